@@ -2,7 +2,6 @@ package mem
 
 import (
 	"context"
-	"sync"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -42,7 +41,7 @@ func (b *Bus) Call(ctx context.Context, m *transport.Message) (*transport.Messag
 	if t == nil {
 		return nil, errNobody
 	}
-	c := &call{bus: b, ctx: ctx, m: *m, done: doneSignals.Get().(chan struct{})}
+	c := &call{bus: b, ctx: ctx, m: *m, done: make(chan struct{}, 1)}
 	if m.ID == "" {
 		id.Put(&c.id)
 		c.m.ID = unsafe.String(&c.id[0], id.Len) // c.id is never written again
@@ -63,11 +62,11 @@ func (b *Bus) Call(ctx context.Context, m *transport.Message) (*transport.Messag
 			<-c.done
 		}
 	}
-	doneSignals.Put(c.done) // empty again: it gets one signal per call, and that was taken
+	if err := ctx.Err(); err != nil && c.err != nil {
+		return nil, err // rather than what the responder made of it
+	}
 	return c.reply, c.err
 }
-
-var doneSignals = sync.Pool{New: func() any { return make(chan struct{}, 1) }}
 
 // A call is a request on its way. It is the [transport.Source] of its own delivery.
 type call struct {
@@ -76,7 +75,8 @@ type call struct {
 	m        transport.Message
 	id       [id.Len]byte
 	receiver *receiver[*call] // who took it
-	merged   merged           // the handler's context
+	merged   merged           // the handler's context: the first to be asked for
+	asked    atomic.Bool
 
 	finished atomic.Bool
 	done     chan struct{} // gets a signal once reply and err are set
@@ -131,8 +131,12 @@ func (c *call) Cursor(uint64, *transport.Message) string { return "" }
 
 // Context implements [transport.Source].
 func (c *call) Context(_ uint64, parent context.Context) (context.Context, context.CancelFunc) {
-	c.merged.init(parent, c.ctx)
-	return &c.merged, c.merged.cancel
+	ctx := &c.merged
+	if !c.asked.CompareAndSwap(false, true) {
+		ctx = new(merged) // each has its own parent and its own end
+	}
+	ctx.init(parent, c.ctx)
+	return ctx, ctx.cancel
 }
 
 // Respond takes calls. Of the options Buffer is allowed, the number of calls that are out.

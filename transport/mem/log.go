@@ -20,7 +20,7 @@ type entry struct {
 // the chunks without any lock. A slot is nil before its message is written and after it was evicted, and head tells
 // which. Eviction clears the slot, so that a reader that stands still pins at most the chunks' slots, never messages.
 type log struct {
-	head  atomic.Uint64 // offset of the next message; offsets begin at 1, so that 0 is before everything
+	head  atomic.Uint64 // offset of the next message
 	base  uint64        // offset of the oldest message that is kept, head if none
 	bytes int
 	first *chunk // has base
@@ -35,10 +35,11 @@ type chunk struct {
 	next  atomic.Pointer[chunk]
 }
 
-func (l *log) init() {
-	l.head.Store(1)
-	l.base = 1
-	l.first = &chunk{start: 1}
+// init makes the log empty, with first as the first offset.
+func (l *log) init(first uint64) {
+	l.head.Store(first)
+	l.base = first
+	l.first = &chunk{start: first}
 	l.last = l.first
 }
 
@@ -55,10 +56,11 @@ func (l *log) append(e *entry) {
 	l.head.Store(e.offset + 1) // publishes the slot
 }
 
-// evict drops the oldest message.
-func (l *log) evict() {
+// evict drops the oldest message and returns it.
+func (l *log) evict() *entry {
 	slot := &l.first.slots[l.base-l.first.start]
-	l.bytes -= slot.Load().size
+	e := slot.Load()
+	l.bytes -= e.size
 	slot.Store(nil)
 	l.base++
 	if l.base-l.first.start == chunkLen {
@@ -69,6 +71,22 @@ func (l *log) evict() {
 			l.last.next.Store(l.first)
 			l.last = l.first
 		}
+	}
+	return e
+}
+
+// prepend puts es before the oldest message.
+func (l *log) prepend(es []*entry) {
+	for i := len(es) - 1; i >= 0; i-- {
+		if l.base == l.first.start {
+			c := &chunk{start: l.first.start - chunkLen}
+			c.next.Store(l.first)
+			l.first = c
+		}
+		l.base--
+		es[i].offset = l.base
+		l.first.slots[l.base-l.first.start].Store(es[i])
+		l.bytes += es[i].size
 	}
 }
 

@@ -59,9 +59,15 @@ func (t *topic) subscribe(o transport.SubscribeOptions) (transport.Subscription,
 	}
 	s.pos.Store(pos)
 	s.chunk = t.log.chunkOf(pos)
+	if t.feed != nil {
+		s.start = t.feed.cursorAt(pos)
+	}
 	t.subs[s] = struct{}{}
 	if o.Overflow == transport.Block {
 		t.blocked = min(t.blocked, pos)
+	}
+	if t.feed != nil {
+		t.feed.enter()
 	}
 	return s, nil
 }
@@ -79,8 +85,11 @@ type subscription struct {
 	reader // reader.pos may be read without mu
 	win    window.Window[*entry]
 	missed uint64 // to be told with the next delivery
+	last   *entry // the last that was read, if the topic is a mirror's
+	start  string // the cursor it started from, likewise
 	sleeper
 	timer *time.Timer
+	final error // how it ends once it has read everything
 	err   error // it has ended
 }
 
@@ -109,7 +118,8 @@ func (s *subscription) next(ctx context.Context, dst []*transport.Delivery) (int
 		}
 		n, overflow := s.take(dst)
 		err, full := s.err, s.full()
-		if asleep = n == 0 && err == nil && !overflow; asleep {
+		finished := n == 0 && s.finished()
+		if asleep = n == 0 && err == nil && !overflow && !finished; asleep {
 			s.n++
 		}
 		s.passOn()
@@ -124,6 +134,9 @@ func (s *subscription) next(ctx context.Context, dst []*transport.Delivery) (int
 			return 0, err
 		case overflow:
 			s.overflow("it was too slow for the topic's history")
+			continue
+		case finished:
+			s.end(func() error { return s.final })
 			continue
 		}
 		if err := s.sleep(ctx, full); err != nil {
@@ -142,7 +155,7 @@ func (s *subscription) passOn() {
 	if s.n == 0 {
 		return
 	}
-	if s.err != nil || !s.full() && s.pos.Load() < s.t.log.head.Load() {
+	if s.err != nil || s.finished() || !s.full() && s.pos.Load() < s.t.log.head.Load() {
 		s.rouse()
 	} else if s.win.Waiting() > 0 {
 		wait := time.Until(s.win.Due())
@@ -209,6 +222,9 @@ func (s *subscription) take(dst []*transport.Delivery) (n int, overflow bool) {
 			break
 		}
 		s.pos.Store(e.offset + 1)
+		if s.t.feed != nil {
+			s.last = e
+		}
 		if e.expires != 0 && time.Now().UnixNano() >= e.expires {
 			continue
 		}
@@ -222,6 +238,9 @@ func (s *subscription) take(dst []*transport.Delivery) (n int, overflow bool) {
 func (s *subscription) delivery(slot uint64, e *entry, attempt int) *transport.Delivery {
 	missed := s.missed
 	s.missed = 0
+	if s.t.feed != nil {
+		return transport.NewDelivery(&mirroredSource{s, e}, slot, &e.m, attempt, missed)
+	}
 	return transport.NewDelivery((*source)(s), e.offset<<slotBits|slot, &e.m, attempt, missed)
 }
 
@@ -291,9 +310,15 @@ func (s *subscription) Cursor() string {
 // low is the cursor of the low-water mark. Under mu.
 func (s *subscription) low() string {
 	if e, ok := s.win.Oldest(); ok {
-		return s.t.cursor(e.offset - 1)
+		return s.t.before(e)
 	}
-	return s.t.cursor(s.pos.Load() - 1)
+	switch {
+	case s.t.feed == nil:
+		return s.t.cursor(s.pos.Load() - 1)
+	case s.last != nil:
+		return s.t.after(s.last)
+	}
+	return s.start
 }
 
 // Close ends the subscription. What is out can still be settled, which moves the low-water mark on.
@@ -315,6 +340,21 @@ func (s *subscription) overflow(why string, args ...any) {
 	}
 }
 
+// finished reports whether there is nothing more to hand out, ever. Under mu.
+func (s *subscription) finished() bool {
+	return s.final != nil && s.pos.Load() >= s.t.log.head.Load() && s.win.Waiting() == 0
+}
+
+// finish ends the subscription with err once it has read everything.
+func (s *subscription) finish(err error) {
+	s.mu.Lock()
+	s.final = err
+	if s.n > 0 {
+		s.rouse()
+	}
+	s.mu.Unlock()
+}
+
 func (s *subscription) end(why func() error) bool {
 	s.mu.Lock()
 	if s.err != nil {
@@ -328,5 +368,8 @@ func (s *subscription) end(why func() error) bool {
 	s.passOn()
 	s.mu.Unlock()
 	s.t.forget(s)
+	if s.t.feed != nil {
+		s.t.feed.leave()
+	}
 	return true
 }

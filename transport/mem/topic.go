@@ -17,6 +17,7 @@ import (
 type topic struct {
 	bus   *Bus
 	name  string
+	feed  *feed  // where the messages come from, in a Mirror
 	epoch string // begins every cursor: a topic that was forgotten and made anew refuses the old ones
 
 	// Readers of the log that sleep, a stack. Publishers take it whole.
@@ -46,7 +47,7 @@ type mark struct {
 
 func newTopic(b *Bus, name string) *topic {
 	t := &topic{bus: b, name: name, epoch: transport.NewID(), subs: map[*subscription]struct{}{}}
-	t.log.init()
+	t.log.init(1) // so that 0 is before everything
 	t.calls.limit, t.streams.limit = b.o.Waiting, b.o.Waiting
 	return t
 }
@@ -124,7 +125,18 @@ func (t *topic) append(ctx context.Context, e *entry) error {
 		g.backlog.Add(int64(e.size))
 	}
 	t.log.append(e)
+	if t.feed != nil {
+		t.feed.appended(e)
+	}
 	return nil
+}
+
+// evict drops the oldest message.
+func (t *topic) evict() {
+	e := t.log.evict()
+	if t.feed != nil {
+		t.feed.evicted(e)
+	}
 }
 
 // makeRoom evicts until a message of size bytes fits into the history. It is false if a blocking subscription has not
@@ -142,7 +154,7 @@ func (t *topic) makeRoom(size int) bool {
 				return false
 			}
 		}
-		l.evict()
+		t.evict()
 	}
 	return true
 }
@@ -245,7 +257,7 @@ func (t *topic) age(now time.Time) bool {
 	low := min(t.lowest(true), t.lowest(false))
 	for len(t.marks) > 0 && now.Sub(t.marks[0].at) >= t.bus.o.HistoryAge {
 		for t.log.base < min(t.marks[0].offset, low) {
-			t.log.evict()
+			t.evict()
 		}
 		t.marks = t.marks[1:]
 	}
@@ -254,7 +266,7 @@ func (t *topic) age(now time.Time) bool {
 
 // unused reports whether nobody would miss the topic. Under t.mu.
 func (t *topic) unused() bool {
-	return t.log.len() == 0 && len(t.subs) == 0 && len(t.groups) == 0 && t.space == nil &&
+	return t.feed == nil && t.log.len() == 0 && len(t.subs) == 0 && len(t.groups) == 0 && t.space == nil &&
 		t.calls.unused() && t.streams.unused() && len(t.marks) > 0 && t.marks[0].offset == t.log.head.Load()
 }
 
@@ -316,11 +328,30 @@ func (t *topic) cursor(offset uint64) string {
 	return t.epoch + "." + strconv.FormatUint(offset, 36)
 }
 
+// after is the cursor of e, and before that of the message before it.
+func (t *topic) after(e *entry) string {
+	if t.feed != nil {
+		return t.feed.after(e)
+	}
+	return t.cursor(e.offset)
+}
+
+func (t *topic) before(e *entry) string {
+	if t.feed != nil {
+		return t.feed.before(e)
+	}
+	return t.cursor(e.offset - 1)
+}
+
 // position returns the offset to read first for From. Under t.mu.
 func (t *topic) position(from string) (uint64, error) {
-	switch from {
-	case "":
+	if from == "" {
 		return t.log.head.Load(), nil
+	}
+	if t.feed != nil {
+		return t.feed.position(from)
+	}
+	switch from {
 	case transport.Oldest:
 		return t.log.base, nil
 	}
