@@ -221,60 +221,62 @@ func benchmarkFanOut(b *testing.B, subscribers, burst int) {
 // BenchmarkFanOutSlices is what a plain program would do: a mutex, a slice and a condition per subscriber.
 func BenchmarkFanOutSlices(b *testing.B) {
 	for _, burst := range []int{16, 1} {
-		b.Run(fmt.Sprintf("burst=%d", burst), func(b *testing.B) {
-			b.ReportAllocs()
-			type inbox struct {
-				sync.Mutex
-				wake  *sync.Cond
-				queue []*transport.Message
-				ended bool
-			}
-			var ended, got sync.WaitGroup
-			boxes := make([]*inbox, 1000)
-			for i := range boxes {
-				in := &inbox{}
-				in.wake = sync.NewCond(in)
-				boxes[i] = in
-				ended.Go(func() {
-					in.Lock()
-					defer in.Unlock()
-					for {
-						for len(in.queue) == 0 {
-							if in.ended {
-								return
-							}
-							in.wake.Wait()
-						}
-						in.queue = in.queue[1:]
-						in.Unlock()
-						got.Done()
-						in.Lock()
+		b.Run(fmt.Sprintf("burst=%d", burst), func(b *testing.B) { benchmarkSlices(b, 1000, burst) })
+	}
+}
+
+func benchmarkSlices(b *testing.B, subscribers, burst int) {
+	b.ReportAllocs()
+	type inbox struct {
+		sync.Mutex
+		wake  *sync.Cond
+		queue []*transport.Message
+		ended bool
+	}
+	var ended, got sync.WaitGroup
+	boxes := make([]*inbox, subscribers)
+	for i := range boxes {
+		in := &inbox{}
+		in.wake = sync.NewCond(in)
+		boxes[i] = in
+		ended.Go(func() {
+			in.Lock()
+			defer in.Unlock()
+			for {
+				for len(in.queue) == 0 {
+					if in.ended {
+						return
 					}
-				})
-			}
-			b.ResetTimer()
-			for range b.N {
-				got.Add(len(boxes) * burst)
-				for range burst {
-					m := &transport.Message{Topic: "bench", Body: body}
-					for _, in := range boxes {
-						in.Lock()
-						in.queue = append(in.queue, m)
-						in.Unlock()
-						in.wake.Signal()
-					}
+					in.wake.Wait()
 				}
-				got.Wait()
+				in.queue = in.queue[1:]
+				in.Unlock()
+				got.Done()
+				in.Lock()
 			}
-			b.StopTimer()
-			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(boxes)*burst), "ns/delivery")
+		})
+	}
+	b.ResetTimer()
+	for range b.N {
+		got.Add(subscribers * burst)
+		for range burst {
+			m := &transport.Message{Topic: "bench", Body: body}
 			for _, in := range boxes {
 				in.Lock()
-				in.ended = true
+				in.queue = append(in.queue, m)
 				in.Unlock()
 				in.wake.Signal()
 			}
-			ended.Wait()
-		})
+		}
+		got.Wait()
 	}
+	b.StopTimer()
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(subscribers*burst), "ns/delivery")
+	for _, in := range boxes {
+		in.Lock()
+		in.ended = true
+		in.Unlock()
+		in.wake.Signal()
+	}
+	ended.Wait()
 }
