@@ -27,7 +27,7 @@ func (b Backoff) Delay(attempt int) time.Duration {
 	}
 	d := min(lo, hi)
 	for ; attempt > 1 && d < hi; attempt-- {
-		d = min(2*d, hi)
+		d += min(d, hi-d) // twice d without overflow
 	}
 	if jitter > 0 {
 		d -= time.Duration(jitter * rand.Float64() * float64(d))

@@ -33,11 +33,13 @@ func (jsonCodec) Unmarshal(data []byte, v any) error {
 	case errors.As(err, &syntax):
 		return Wrap(err, CodeInvalidArgument, "the body is not valid JSON, at byte %d", syntax.Offset)
 	case errors.As(err, &kind):
-		// Without the Go type: the peer has no use for it.
+		// Without Go types, for which the peer has no use. They are also in the path to the member, where structs are
+		// embedded: its last element is always the member's own name.
 		if kind.Field == "" {
 			return Wrap(err, CodeInvalidArgument, "the body cannot be a JSON %s", kind.Value)
 		}
-		return Wrap(err, CodeInvalidArgument, "the member %q cannot be a JSON %s", kind.Field, kind.Value)
+		member := kind.Field[strings.LastIndexByte(kind.Field, '.')+1:]
+		return Wrap(err, CodeInvalidArgument, "the member %q cannot be a JSON %s, at byte %d", member, kind.Value, kind.Offset)
 	}
 	return err
 }

@@ -2,7 +2,6 @@ package transport
 
 import (
 	"context"
-	"errors"
 	"io"
 	"iter"
 	"maps"
@@ -144,10 +143,11 @@ type Duplex[In, Out any] struct {
 // Open starts a stream; the headers, if any, are merged into the stream's.
 func (d Duplex[In, Out]) Open(ctx context.Context, o Opener, headers ...Header) (*DuplexStream[In, Out], error) {
 	c := codecs(d.Codecs).first()
-	h := Header{HeaderContentType: {c.ContentType()}}
+	h := Header{}
 	for _, more := range headers {
 		maps.Copy(h, more)
 	}
+	h[HeaderContentType] = []string{c.ContentType()} // last: it is what the items are written in
 	s, err := o.Open(ctx, d.Topic, h)
 	if err != nil {
 		return nil, err
@@ -245,8 +245,7 @@ func items[T any](recv func() (T, error)) iter.Seq2[T, error] {
 // ownError keeps a peer's error from being taken for the handler's own: an expired token that a worker meets must not
 // refuse its job for good.
 func ownError(err error) error {
-	var e *Error
-	if errors.As(err, &e) && e.Remote {
+	if e := first(err); e != nil && e.Remote {
 		return &Error{Code: CodeInternal, RetryAfter: e.RetryAfter, Cause: err}
 	}
 	return err

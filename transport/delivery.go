@@ -21,14 +21,15 @@ type Delivery struct {
 	settled atomic.Bool
 }
 
-// A Source is where deliveries come from, for implementers of transports: usually the Subscription itself. token is
-// the one that was given to [NewDelivery]. Safe for concurrent use.
+// A Source is where deliveries come from, for implementers of transports: usually a second type over the Subscription.
+// token is the one that was given to [NewDelivery]. Safe for concurrent use.
 type Source interface {
 	// Settle is called at most once per delivery. It must apply the rules of Delivery.Settle.
 	Settle(token uint64, reply *Message, err error) error
 	// Cursor builds Delivery.Cursor.
 	Cursor(token uint64, m *Message) string
-	// Context builds Delivery.Context; for an event it returns parent and a function that does nothing.
+	// Context builds Delivery.Context. For an event it returns parent itself and a function that does nothing; for a
+	// call it returns another context each time: that is how Serve tells them apart.
 	Context(token uint64, parent context.Context) (context.Context, context.CancelFunc)
 }
 

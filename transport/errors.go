@@ -39,7 +39,7 @@ var codeNames = [...]string{"ok", "canceled", "unknown", "invalid_argument", "de
 
 // String returns the lower-case name that text protocols carry, such as "not_found".
 func (c Code) String() string {
-	if int(c) < len(codeNames) {
+	if c < Code(len(codeNames)) {
 		return codeNames[c]
 	}
 	return fmt.Sprintf("code_%d", uint32(c))
@@ -121,14 +121,33 @@ func (e *Error) Is(target error) bool {
 // Errorf returns an *Error with a public text. The verb %w is not accepted: what an argument wraps would become
 // public with it, so such a call gives CodeInternal. Use [Wrap] for an error with a private cause.
 func Errorf(code Code, format string, args ...any) error {
-	if strings.Contains(format, "%w") {
+	if wraps(format) {
 		return &Error{Code: CodeInternal, Cause: fmt.Errorf("transport: Errorf does not take %%w: "+format, args...)}
 	}
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
-// Wrap returns an *Error with a public text and a private cause, which errors.Is and errors.As see.
+// wraps reports whether format has the verb w.
+func wraps(format string) bool {
+	for {
+		_, verb, ok := strings.Cut(format, "%")
+		verb = strings.TrimLeft(verb, "+-# 0123456789.*[]") // flags, width, precision, index
+		if !ok || verb == "" {
+			return false
+		}
+		if verb[0] == 'w' {
+			return true
+		}
+		format = verb[1:]
+	}
+}
+
+// Wrap returns an *Error with a public text and a private cause, which errors.Is and errors.As see. Like [Errorf] it
+// does not take %w.
 func Wrap(cause error, code Code, format string, args ...any) error {
+	if wraps(format) {
+		return &Error{Code: CodeInternal, Cause: fmt.Errorf("transport: Wrap does not take %%w: "+format, args...)}
+	}
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...), Cause: cause}
 }
 
@@ -139,8 +158,8 @@ func Public(err error) *Error {
 	if err == nil {
 		return nil
 	}
-	var e *Error
-	if !errors.As(err, &e) {
+	e := first(err)
+	if e == nil {
 		return &Error{Code: CodeOf(err), Remote: true}
 	}
 	p := *e
@@ -160,12 +179,13 @@ func CodeOf(err error) Code {
 	if err == nil {
 		return 0
 	}
-	var e *Error
-	var c Code
+	e := first(err)
 	switch {
-	case errors.As(err, &e):
-		c = e.Code
-	case errors.As(err, &c):
+	case e != nil:
+		if e.Code == 0 || e.Code >= Code(len(codeNames)) {
+			return CodeUnknown
+		}
+		return e.Code
 	case errors.Is(err, context.Canceled):
 		return CodeCanceled
 	case errors.Is(err, context.DeadlineExceeded):
@@ -173,11 +193,20 @@ func CodeOf(err error) Code {
 	case errors.Is(err, errors.ErrUnsupported):
 		return CodeUnimplemented
 	}
-	if c == 0 || int(c) >= len(codeNames) {
-		return CodeUnknown
-	}
-	return c
+	return CodeUnknown
 }
+
+// first returns the first *Error in err's tree, or what stands for a Code that comes before it; nil if there is neither.
+func first(err error) *Error {
+	var c interface{ coded() *Error }
+	if !errors.As(err, &c) {
+		return nil
+	}
+	return c.coded()
+}
+
+func (e *Error) coded() *Error { return e }
+func (c Code) coded() *Error   { return &Error{Code: c} }
 
 // Retryable reports whether handling the message again may go better: whether a handler's err asks for redelivery.
 // These do not: InvalidArgument, NotFound, AlreadyExists, PermissionDenied, FailedPrecondition, OutOfRange,
@@ -197,8 +226,7 @@ func Resendable(err error, m *Message) bool {
 	if err == nil {
 		return false
 	}
-	var e *Error
-	if errors.As(err, &e) && e.Reason == ReasonNotSent {
+	if e := first(err); e != nil && e.Reason == ReasonNotSent {
 		return true
 	}
 	return m != nil && m.Header.Get(HeaderIdempotencyKey) != ""
@@ -206,8 +234,7 @@ func Resendable(err error, m *Message) bool {
 
 // retryAfter returns the wait that err asks for, 0 if none.
 func retryAfter(err error) time.Duration {
-	var e *Error
-	if errors.As(err, &e) {
+	if e := first(err); e != nil {
 		return e.RetryAfter
 	}
 	return 0

@@ -60,6 +60,9 @@ func (g *guard) ask(ctx context.Context, a Access) error {
 }
 
 func (g *guard) message(ctx context.Context, op Op, m *Message) error {
+	if m == nil {
+		return m.Check(0)
+	}
 	if err := g.ask(ctx, Access{Op: op, Topic: m.Topic, Header: m.Header}); err != nil {
 		return err
 	}

@@ -43,6 +43,9 @@ type Mux map[string]Handler
 
 // Call hands m to the handler of its topic.
 func (x Mux) Call(ctx context.Context, m *Message) (*Message, error) {
+	if m == nil {
+		return nil, m.Check(0)
+	}
 	h := x[m.Topic]
 	if h == nil {
 		return nil, Errorf(CodeUnimplemented, "there is no operation %q", m.Topic)
@@ -52,6 +55,9 @@ func (x Mux) Call(ctx context.Context, m *Message) (*Message, error) {
 
 // Publish hands m to the handler of its topic.
 func (x Mux) Publish(ctx context.Context, m *Message) error {
+	if m == nil {
+		return m.Check(0)
+	}
 	h := x[m.Topic]
 	if h == nil {
 		return Errorf(CodeNotFound, "there is no topic %q", m.Topic)

@@ -1,7 +1,6 @@
 package transport
 
 import (
-	"errors"
 	"sync"
 	"time"
 )
@@ -36,72 +35,85 @@ func newKeyQueue() *keyQueue {
 // dispatch pulls for all workers and sorts by key.
 func (v *server) dispatch() {
 	defer v.keys.drain()
-	for {
-		d, err := v.sub.Next(v.ctx)
+	returned := false
+	defer func() { v.left(returned) }()
+	for v.ctx.Err() == nil {
+		d, err := v.sub.Next(v.next)
 		if err != nil {
 			v.end(err)
-			return
+			break
 		}
-		key, err := v.key(d.Message)
+		key, err := v.key(d)
 		if err != nil {
-			v.failed(d.Message, err)
-			v.settle(d, nil, err)
 			continue
 		}
 		if !v.keys.push(key, d) {
-			d.Nack(CodeCanceled)
-			return
+			v.settle(d, nil, CodeCanceled)
+			break
 		}
 		v.start(v.workKeyed) // until there are enough
 	}
+	returned = true
 }
 
-func (v *server) key(m *Message) (key string, err error) {
+// key returns d's key; without one d is refused.
+func (v *server) key(d *Delivery) (key string, err error) {
+	err = errGoexit
 	defer func() {
 		if p := recover(); p != nil {
 			err = Panicked(p)
 		}
+		if err != nil {
+			v.failed(d.Message, err)
+			v.settle(d, nil, err)
+		}
 	}()
-	return v.keyedBy(m), nil
+	return v.keyedBy(d.Message), nil
 }
 
-// workKeyed is one worker: it takes a lane's first delivery, handles it, and settles it or lets the lane wait.
+// workKeyed is one worker: it takes whatever lane is ready.
 func (v *server) workKeyed() {
 	returned := false
-	var l *lane
-	var d *Delivery
-	defer func() {
-		if !returned { // the handler called runtime.Goexit
-			d.Nack(errGoexit)
-			v.keys.finish(l)
-			v.end(errGoexit)
-			v.sub.Close()
-		}
-	}()
+	defer func() { v.left(returned) }()
 	for {
-		var ok bool
-		if l, d, ok = v.keys.next(); !ok {
+		l, d, ok := v.keys.next()
+		if !ok {
 			break
 		}
-		reply, err, isCall := v.try(d)
-		if err != nil && !isCall && Retryable(err) && CodeOf(err) != CodeCanceled {
-			if l.tries < v.attempts {
-				wait := retryAfter(err)
-				if wait <= 0 {
-					wait = Backoff{}.Delay(l.tries)
-				}
-				if v.keys.retry(l, wait) {
-					continue
-				}
-				err = CodeCanceled // the queue was closed meanwhile
-			} else {
-				err = exhausted(err, l.tries)
-			}
-		}
-		v.settle(d, reply, err)
-		v.keys.finish(l)
+		v.handleKeyed(l, d)
 	}
 	returned = true
+}
+
+// handleKeyed handles l's first delivery, and settles it or lets the lane wait.
+func (v *server) handleKeyed(l *lane, d *Delivery) {
+	waits := false
+	defer func() { // also when the handler calls runtime.Goexit
+		if !waits {
+			v.keys.finish(l)
+		}
+	}()
+	defer v.finish()
+	if !v.begin() {
+		v.settle(d, nil, CodeCanceled)
+		return
+	}
+	reply, err, isCall := v.try(d)
+	if err != nil && !isCall && Retryable(err) && CodeOf(err) != CodeCanceled {
+		if l.tries < v.attempts {
+			wait := retryAfter(err)
+			if wait <= 0 {
+				wait = Backoff{}.Delay(l.tries)
+			}
+			if waits = v.keys.retry(l, wait); waits {
+				return
+			}
+			err = CodeCanceled // the queue was closed meanwhile
+		} else {
+			err = exhausted(err, l.tries)
+		}
+	}
+	v.settle(d, reply, err)
 }
 
 // exhausted makes err one that refuses for good.
@@ -195,11 +207,11 @@ func (q *keyQueue) drain() {
 	q.mu.Unlock()
 }
 
-// close gives back all that no worker has in hand.
-func (q *keyQueue) close() error {
+// close returns all that no worker has in hand, to be given back.
+func (q *keyQueue) close() (back []*Delivery) {
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	q.closed, q.ready = true, nil
-	var back []*Delivery
 	for _, l := range q.lanes {
 		if l.busy {
 			back = append(back, l.queue[1:]...)
@@ -210,10 +222,5 @@ func (q *keyQueue) close() error {
 		}
 	}
 	q.wake.Broadcast()
-	q.mu.Unlock()
-	var errs []error
-	for _, d := range back {
-		errs = append(errs, d.Nack(CodeCanceled))
-	}
-	return errors.Join(errs...)
+	return back
 }

@@ -218,6 +218,9 @@ func (h Header) Clone() Header {
 
 // Size is the bytes of all keys and values, a key counted once for each of its values.
 func (h Header) Size() (n int) {
+	if len(h) == 0 { // most have none, and ranging over nothing is not free
+		return 0
+	}
 	for k, vs := range h {
 		for _, v := range vs {
 			n += len(k) + len(v)
@@ -263,7 +266,11 @@ func (h Header) Millis(key string) (time.Duration, error) {
 
 // SetMillis sets key to d in milliseconds, rounded up; negative durations count as 0.
 func (h Header) SetMillis(key string, d time.Duration) {
-	h.Set(key, strconv.FormatInt(int64((max(d, 0)+time.Millisecond-1)/time.Millisecond), 10))
+	ms := max(d, 0) / time.Millisecond
+	if d > ms*time.Millisecond {
+		ms++
+	}
+	h.Set(key, strconv.FormatInt(int64(ms), 10))
 }
 
 // Deadline returns the time in the deadline header, zero without one. A value that is not RFC 3339 gets

@@ -6,6 +6,7 @@ import (
 	"io"
 	"iter"
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,6 +27,7 @@ type serveOptions struct {
 	attempts int // 0: the default
 	grace    time.Duration
 	onError  func(*Message, error)
+	err      error // an option that makes no sense
 }
 
 type serveFunc func(*serveOptions)
@@ -43,7 +45,11 @@ func Workers(n int) ServeOption {
 // error is then retried by Serve itself: the delivery stays unsettled and its key waits, for at most [Attempts]. A call
 // is not retried. How many messages may wait is bounded by the subscription's Buffer.
 func KeyedBy(key func(*Message) string) ServeOption {
-	return serveFunc(func(o *serveOptions) { o.keyedBy = key })
+	return serveFunc(func(o *serveOptions) {
+		if o.keyedBy = key; key == nil {
+			o.err = Errorf(CodeInvalidArgument, "KeyedBy needs a function")
+		}
+	})
 }
 
 // Attempts bounds the tries under [KeyedBy], after which the message is refused. The default is 10.
@@ -56,11 +62,15 @@ func Grace(d time.Duration) ServeOption {
 	return serveFunc(func(o *serveOptions) { o.grace = d })
 }
 
-// OnError is told of every error that a handler returns, of panics ([ErrPanic]), of settling that failed, and of
-// handlers that outlive Grace. f must be safe for concurrent use. Without it the last three are logged to
-// slog.Default, by topic and ID.
+// OnError is told of every error that a handler returns, of panics ([ErrPanic]), of settling and closing that failed, and
+// of handlers that outlive Grace. m is nil for what is about no message. f must be safe for concurrent use. Without it
+// all but the errors that handlers return are logged to slog.Default, by topic and ID.
 func OnError(f func(m *Message, err error)) ServeOption {
-	return serveFunc(func(o *serveOptions) { o.onError = f })
+	return serveFunc(func(o *serveOptions) {
+		if o.onError = f; f == nil {
+			o.err = Errorf(CodeInvalidArgument, "OnError needs a function")
+		}
+	})
 }
 
 func resolveServe(workers int, opts []ServeOption) (serveOptions, error) {
@@ -72,6 +82,8 @@ func resolveServe(workers int, opts []ServeOption) (serveOptions, error) {
 		opt.serve(&o)
 	}
 	switch {
+	case o.err != nil:
+		return o, o.err
 	case o.workers < 0:
 		return o, Errorf(CodeInvalidArgument, "Workers must be positive")
 	case o.attempts < 0:
@@ -135,7 +147,7 @@ func Serve(ctx context.Context, s Subscription, h Handler, opts ...ServeOption) 
 	if err != nil {
 		return errors.Join(err, s.Close())
 	}
-	v := &server{serveOptions: o, sub: s, h: h, ctx: ctx, done: make(chan struct{})}
+	v := &server{serveOptions: o, sub: s, close: s.Close, h: h, ctx: ctx, next: context.WithoutCancel(ctx), done: make(chan struct{})}
 	v.hctx, v.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	defer v.cancel()
 	if o.keyedBy != nil {
@@ -144,24 +156,44 @@ func Serve(ctx context.Context, s Subscription, h Handler, opts ...ServeOption) 
 	} else {
 		v.start(v.work)
 	}
-	return v.wait(s.Close)
+	return v.wait()
 }
 
 // server is one Serve or ServeStreams. Its goroutines are counted by running; done is closed when the last has ended.
 type server struct {
 	serveOptions
-	sub  Subscription
-	h    Handler
-	ctx  context.Context // Serve's
-	hctx context.Context // the handlers'
-	keys *keyQueue       // with KeyedBy
+	sub   Subscription
+	close func() error // the subscription's or the listener's
+	h     Handler
+	ctx   context.Context // Serve's
+	hctx  context.Context // the handlers'
+	next  context.Context // Next's: endless, since closing s ends Next, and a wait that cannot end is cheaper
+	keys  *keyQueue       // with KeyedBy
 
-	cancel  context.CancelFunc // of hctx
-	idle    atomic.Int32       // workers in Next
-	mu      sync.Mutex
-	running int // goroutines
-	err     error
-	done    chan struct{}
+	cancel   context.CancelFunc // of hctx
+	idle     atomic.Int32       // workers in Next
+	handling atomic.Int32       // handlers that run; negative once Grace is over
+	mu       sync.Mutex
+	running  int // goroutines
+	err      error
+	done     chan struct{}
+}
+
+// graceOver is added to handling at the end of Grace: whoever begins after that sees it, and Serve sees how many began
+// before.
+const graceOver = math.MinInt32
+
+// begin counts a handler in. It is false once Grace is over.
+func (v *server) begin() bool { return v.handling.Add(1) > 0 }
+
+func (v *server) finish() { v.handling.Add(-1) }
+
+// left ends the server if a worker did not return: a handler called runtime.Goexit.
+func (v *server) left(returned bool) {
+	if !returned {
+		v.end(errGoexit)
+		v.close()
+	}
 }
 
 // start runs f in a goroutine of its own, unless the limit of workers is reached (the dispatcher is no worker).
@@ -207,50 +239,49 @@ func (v *server) end(err error) {
 }
 
 // wait is the caller's half: it waits for the goroutines, and bounds that once ctx has ended.
-func (v *server) wait(closeSource func() error) error {
+func (v *server) wait() error {
 	select {
 	case <-v.done:
-		return v.result(closeSource())
 	case <-v.ctx.Done():
 	}
-	cerr := closeSource()
+	if err := v.close(); err != nil {
+		v.report(nil, err)
+	}
 	if v.keys != nil {
-		cerr = errors.Join(v.keys.close(), cerr)
+		for _, d := range v.keys.close() {
+			v.settle(d, nil, CodeCanceled)
+		}
 	}
 	t := time.NewTimer(v.grace)
 	defer t.Stop()
 	select {
 	case <-v.done:
-		return v.result(cerr)
+		return v.result()
 	case <-t.C:
 	}
 	v.cancel()
+	if v.handling.Add(graceOver) == graceOver {
+		<-v.done // there are only workers on their way out of Next
+		return v.result()
+	}
 	err := Errorf(CodeDeadlineExceeded, "handlers were still running %v after the end of Serve's context", v.grace)
 	v.report(nil, err)
 	return err
 }
 
-func (v *server) result(closing error) error {
+func (v *server) result() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.err != nil {
-		return v.err
-	}
-	return closing
+	return v.err
 }
 
 // work is one worker: it pulls, makes sure that somebody else pulls while it handles, handles, settles.
 func (v *server) work() {
 	returned := false
-	defer func() {
-		if !returned {
-			v.end(errGoexit)
-			v.sub.Close()
-		}
-	}()
-	for {
+	defer func() { v.left(returned) }()
+	for v.ctx.Err() == nil {
 		v.idle.Add(1)
-		d, err := v.sub.Next(v.ctx)
+		d, err := v.sub.Next(v.next)
 		idle := v.idle.Add(-1)
 		if err != nil {
 			v.end(err)
@@ -265,26 +296,32 @@ func (v *server) work() {
 }
 
 func (v *server) handle(d *Delivery) {
-	settled := false
-	defer func() {
-		if !settled { // the handler called runtime.Goexit
-			d.Nack(errGoexit)
-		}
-	}()
+	defer v.finish()
+	if !v.begin() {
+		v.settle(d, nil, CodeCanceled)
+		return
+	}
 	reply, err, _ := v.try(d)
-	settled = true
 	v.settle(d, reply, err)
 }
 
-// try runs the handler once. The error is what to settle with.
+// try runs the handler once. The error is what to settle with. If the handler calls runtime.Goexit, try settles itself.
 func (v *server) try(d *Delivery) (reply *Message, err error, isCall bool) {
 	ctx, cancel := d.Context(v.hctx)
+	returned := false
+	defer func() {
+		if !returned {
+			v.failed(d.Message, errGoexit)
+			v.settle(d, nil, errGoexit)
+		}
+		cancel()
+	}()
 	reply, err = invoke(ctx, v.h, d.Message)
+	returned = true
 	if err != nil {
 		v.failed(d.Message, err)
 		err = aborted(err, ctx.Err() != nil || v.ctx.Err() != nil)
 	}
-	cancel()
 	return reply, err, ctx != v.hctx // an event's context is its parent
 }
 
@@ -305,6 +342,8 @@ func (v *server) settle(d *Delivery, reply *Message, err error) {
 	}
 }
 
+var errStreamKeys = Errorf(CodeInvalidArgument, "streams have no keys")
+
 // ServeStreams hands each stream of l to h, in a goroutine of its own, and ends the stream with h's result. It blocks
 // until l ends or ctx does, and owns l. The end of ctx, [Workers] and [Grace] mean what they mean for [Serve]; at the
 // end of Grace the handlers' contexts end. [KeyedBy] is refused with CodeInvalidArgument.
@@ -320,35 +359,43 @@ func ServeStreams(ctx context.Context, l Listener, h StreamHandler, opts ...Serv
 	case h == nil:
 		err = Errorf(CodeInvalidArgument, "the handler is nil")
 	case o.keyedBy != nil:
-		err = Errorf(CodeInvalidArgument, "streams have no keys")
+		err = errStreamKeys
 	}
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
-	v := &server{serveOptions: o, ctx: ctx, done: make(chan struct{})}
+	v := &server{serveOptions: o, close: l.Close, ctx: ctx, next: context.WithoutCancel(ctx), done: make(chan struct{})}
 	v.hctx, v.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	defer v.cancel()
 	var accept func()
 	accept = func() {
+		returned := false
+		defer func() { v.left(returned) }()
 		for {
 			v.idle.Add(1)
-			in, err := l.Next(ctx)
+			in, err := l.Next(v.next)
 			idle := v.idle.Add(-1)
 			if err != nil {
 				v.end(err)
-				return
+				break
 			}
 			if idle == 0 && v.workers > 1 {
 				v.start(accept)
 			}
 			v.stream(in, h)
 		}
+		returned = true
 	}
 	v.start(accept)
-	return v.wait(l.Close)
+	return v.wait()
 }
 
 func (v *server) stream(in Incoming, h StreamHandler) {
+	defer v.finish()
+	if !v.begin() {
+		in.End(&Error{Code: CodeUnavailable, Reason: ReasonNotSent, Message: "this acceptor is shutting down"})
+		return
+	}
 	ctx, cancel := context.WithCancel(streamContext{in.Context(), v.hctx})
 	defer context.AfterFunc(v.hctx, cancel)()
 	defer cancel()

@@ -63,6 +63,9 @@ func bind(op Op, topic string, h Handler, opts []Option) Binding {
 		case ServeOption:
 			b.serve = append(b.serve, opt)
 		case use:
+			if slices.ContainsFunc(opt, func(m Middleware) bool { return m == nil }) {
+				b.err = Errorf(CodeInvalidArgument, "the binding of %q has a nil middleware", topic)
+			}
 			mw = append(mw, opt...)
 		default:
 			b.err = Errorf(CodeInvalidArgument, "the binding of %q has a nil option", topic)
@@ -73,7 +76,7 @@ func bind(op Op, topic string, h Handler, opts []Option) Binding {
 	}
 	if op == OpAccept {
 		b.err = Errorf(CodeInvalidArgument, "the binding of %q: streams have no middleware", topic)
-	} else if h != nil {
+	} else if h != nil && b.err == nil {
 		b.handler = Chain(mw...)(h)
 	}
 	return b
@@ -88,8 +91,12 @@ func (b Binding) check() error {
 	case b.handler == nil && b.streams == nil:
 		return Errorf(CodeInvalidArgument, "the handler of %q is nil", b.topic)
 	}
-	if _, err := resolveServe(1, b.serve); err != nil {
+	o, err := resolveServe(1, b.serve)
+	if err != nil {
 		return err
+	}
+	if b.op == OpAccept && o.keyedBy != nil {
+		return errStreamKeys
 	}
 	return CheckTopic(b.topic)
 }

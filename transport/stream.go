@@ -6,13 +6,13 @@ import "context"
 // receives.
 type Stream interface {
 	// Send sends an item and takes ownership of m. It blocks on flow control. io.EOF means that the peer has ended the
-	// stream: Recv tells why.
+	// stream: Recv tells why. An item needs no ID and no topic; whether an ID arrives depends on the protocol.
 	Send(m *Message) error
 	// CloseSend ends the sending direction; receiving goes on.
 	CloseSend() error
 	// Recv returns the next item; io.EOF after a clean end; any other error carries its Code. Either stays.
 	Recv() (*Message, error)
-	// Header waits for the acceptor's header, which comes with its first item, its end, or SetHeader before either.
+	// Header waits for the acceptor's header, which comes with its first item or its end. It may be nil.
 	Header() (Header, error)
 	// Trailer is what the acceptor said at the end; nil before Recv returned its error.
 	Trailer() Header

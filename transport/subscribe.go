@@ -13,6 +13,9 @@ const (
 	DefaultMaxAttempts = 10
 )
 
+// MaxBuffer is the largest Buffer.
+const MaxBuffer = 1 << 16
+
 // A Feature is a quality that a subscription may demand with [Require]. What is demanded is given or refused with an
 // error that matches errors.ErrUnsupported, never quietly missing.
 type Feature uint16
@@ -150,7 +153,8 @@ func positive(n int) int {
 	return n
 }
 
-// Overflow says what happens when the subscriber is too slow.
+// Overflow says what happens when the subscriber is too slow. It does not go with [Group], whose messages wait, nor does
+// DropOldest with a demand for AtLeastOnce.
 func Overflow(p Policy) SubscribeOption {
 	return subscribeFunc(func(o *SubscribeOptions) { o.Overflow = p })
 }
@@ -192,8 +196,14 @@ func Resolve(offered Feature, opts ...SubscribeOption) (SubscribeOptions, error)
 		return o, Errorf(CodeInvalidArgument, "MaxAttempts must be positive")
 	case o.Buffer < 0:
 		return o, Errorf(CodeInvalidArgument, "Buffer must be positive")
+	case o.Buffer > MaxBuffer:
+		return o, Errorf(CodeInvalidArgument, "Buffer is at most %d", MaxBuffer)
 	case o.Overflow > Disconnect:
 		return o, Errorf(CodeInvalidArgument, "there is no overflow policy %d", o.Overflow)
+	case o.Overflow != 0 && o.Group != "":
+		return o, Errorf(CodeInvalidArgument, "a Group has no Overflow: its messages wait")
+	case o.Overflow == DropOldest && o.Require&AtLeastOnce != 0:
+		return o, Errorf(CodeInvalidArgument, "Overflow(DropOldest) contradicts Require(AtLeastOnce)")
 	case o.Require>>len(featureNames) != 0:
 		return o, Errorf(CodeUnimplemented, "an unknown feature is required")
 	}

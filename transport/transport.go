@@ -66,8 +66,8 @@ type Subscription interface {
 	// Cursor is the low-water mark, for [From]: every message up to it is settled. At first it is where the
 	// subscription started. It is "" where there is no history, and in a group.
 	Cursor() string
-	// Close stops the flow and gives back what was not handed out. Deliveries that are out can still be settled; Close
-	// does not wait for them. Closing twice is safe.
+	// Close stops the flow, so that every Next returns io.EOF, and gives back what was not handed out. Deliveries that
+	// are out can still be settled; Close does not wait for them. Closing twice is safe.
 	Close() error
 }
 

@@ -25,7 +25,9 @@ type Item struct {
 	Missed  uint64 // as the server counts
 	Tag     uint64 // the server's name for a delivery of a group or for a call
 
-	Deadline time.Time       // of a call; zero: none
+	// Deadline is when a call ends, or when an event is dropped unless it was handed out; zero: never. For an event with a
+	// ttl header, Push sets it if it is zero, as if the message had just been published.
+	Deadline time.Time
 	Peer     *transport.Peer // who calls; nil: unknown
 
 	h held
@@ -169,6 +171,11 @@ func (in *Inbox) Push(it *Item) error {
 	if err := in.admit(it); err != nil {
 		in.mu.Unlock()
 		return err
+	}
+	if !in.o.Calls && it.Deadline.IsZero() {
+		if ttl, err := it.Message.Header.Millis(transport.HeaderTTL); err == nil && ttl > 0 {
+			it.Deadline = time.Now().Add(ttl)
+		}
 	}
 	in.serial++
 	it.h = held{item: it, in: in, serial: in.serial, epoch: in.epoch}
@@ -469,8 +476,8 @@ func (in *Inbox) take(dst []*transport.Delivery) (n int, due time.Time, err erro
 		}
 		it, attempt := in.items.Get(token)
 		if !again && (it.h.canceled || it.expired()) {
-			in.items.Done(token)
-			if !it.h.canceled {
+			in.done(token)
+			if in.remote() && !it.h.canceled {
 				in.live--
 				delete(in.calls, it.Tag)
 				late = append(late, it.Tag)
@@ -497,7 +504,11 @@ func (in *Inbox) take(dst []*transport.Delivery) (n int, due time.Time, err erro
 	}
 	in.mu.Unlock()
 	for _, tag := range late {
-		in.o.Settle(tag, nil, transport.CodeDeadlineExceeded)
+		if in.o.Calls {
+			in.o.Settle(tag, nil, transport.CodeDeadlineExceeded)
+		} else {
+			in.o.Settle(tag, nil, transport.CodeCanceled) // the group's owner drops it then
+		}
 	}
 	return n, due, err
 }
@@ -546,7 +557,7 @@ func (in *Inbox) ended() error {
 	return in.err
 }
 
-// expired reports whether nobody waits any more for the answer to a call.
+// expired reports whether a call or an event has come too late.
 func (it *Item) expired() bool {
 	return !it.Deadline.IsZero() && !time.Now().Before(it.Deadline)
 }

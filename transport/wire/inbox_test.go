@@ -655,3 +655,26 @@ func BenchmarkInbox(b *testing.B) {
 		d.Ack()
 	}
 }
+
+func TestInboxDropsWhatExpired(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s settled
+		for _, o := range []*wire.InboxOptions{{}, {Settle: s.settle}} {
+			in := wire.NewInbox(transport.SubscribeOptions{}, o)
+			it := item(1)
+			it.Message.Header = transport.Header{"ttl": {"60000"}}
+			require.NoError(t, in.Push(it))
+			push(t, in, 2, 2)
+			it = item(3)
+			it.Message.Header = transport.Header{"ttl": {"60000"}}
+			require.NoError(t, in.Push(it))
+			time.Sleep(time.Minute)
+			require.NoError(t, next(t, in, "2").Ack())
+			nothing(t, in)
+			if o.Settle == nil {
+				require.Equal(t, "3", in.Cursor())
+			}
+		}
+		require.Equal(t, []string{"1 canceled", "2", "3 canceled"}, s.log)
+	})
+}

@@ -19,7 +19,7 @@ import (
 func Main(m *testing.M) {
 	code := m.Run()
 	if code == 0 {
-		if left := leaked(nil, 2*time.Second); left != "" {
+		if left := Since(nil, 2*time.Second); left != "" {
 			fmt.Fprintf(os.Stderr, "goroutines left behind:\n%s\n", left)
 			code = 1
 		}
@@ -27,10 +27,11 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// leaked returns the stacks of the goroutines that are not in before, waiting for them to end for at most wait.
-func leaked(before map[string]string, wait time.Duration) string {
+// Since returns the stacks of the goroutines that are not in before, waiting for them to end for at most wait. It is ""
+// if there are none.
+func Since(before map[string]string, wait time.Duration) string {
 	for end := time.Now().Add(wait); ; time.Sleep(5 * time.Millisecond) {
-		left := goroutines()
+		left := Goroutines()
 		maps.DeleteFunc(left, func(id, _ string) bool { _, old := before[id]; return old })
 		if len(left) == 0 || time.Now().After(end) {
 			return strings.Join(slices.Sorted(maps.Values(left)), "\n\n")
@@ -38,12 +39,12 @@ func leaked(before map[string]string, wait time.Duration) string {
 	}
 }
 
-// goroutines returns the stacks, by number, of all goroutines but this one and those of the testing package. Within a
+// Goroutines returns the stacks, by number, of all goroutines but this one and those of the testing package. Within a
 // synctest bubble it looks at the bubble only.
-func goroutines() map[string]string {
+func Goroutines() map[string]string {
 	all := make(map[string]string)
 	bubble := ""
-	for i, stack := range strings.Split(stacks(), "\n\n") {
+	for i, stack := range strings.Split(Stacks(), "\n\n") {
 		head, _, _ := strings.Cut(stack, "\n")
 		if i == 0 { // this one
 			if at := strings.LastIndex(head, "synctest bubble "); at >= 0 {
@@ -62,8 +63,8 @@ func goroutines() map[string]string {
 	return all
 }
 
-// stacks returns the stacks of all goroutines, this one first.
-func stacks() string {
+// Stacks returns the stacks of all goroutines, this one first.
+func Stacks() string {
 	for buf := make([]byte, 1<<20); ; buf = make([]byte, 2*len(buf)) {
 		if n := runtime.Stack(buf, true); n < len(buf) {
 			return string(buf[:n])

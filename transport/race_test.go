@@ -1,0 +1,6 @@
+//go:build race
+
+package transport_test
+
+// raceEnabled tells tests that count allocations that the race detector adds its own.
+const raceEnabled = true
