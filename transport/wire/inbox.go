@@ -424,10 +424,10 @@ func (in *Inbox) NextAll(ctx context.Context, dst []*transport.Delivery) (int, e
 }
 
 func (in *Inbox) next(ctx context.Context, dst []*transport.Delivery) (int, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
 	for {
-		if err := ctx.Err(); err != nil {
-			return 0, err
-		}
 		n, due, err := in.take(dst)
 		if n > 0 || err != nil {
 			return n, err
@@ -447,7 +447,7 @@ func (in *Inbox) wait(ctx context.Context, due time.Time) error {
 		timer = t.C
 	}
 	select {
-	case <-in.wake:
+	case <-in.wake: // whoever has the token must look, even if ctx has ended meanwhile
 	case <-timer:
 	case <-ctx.Done():
 		in.signal() // somebody else must mind the timer now
@@ -477,6 +477,7 @@ func (in *Inbox) take(dst []*transport.Delivery) (n int, due time.Time, err erro
 		it, attempt := in.items.Get(token)
 		if !again && (it.h.canceled || it.expired()) {
 			in.done(token)
+			in.dropped += it.Missed
 			if in.remote() && !it.h.canceled {
 				in.live--
 				delete(in.calls, it.Tag)

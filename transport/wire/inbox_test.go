@@ -463,7 +463,7 @@ func TestInboxCredit(t *testing.T) {
 	}
 }
 
-// impatient is a context that ends when it is asked for the second time.
+// impatient is a context that ends between Next's first look and its wait.
 type impatient struct {
 	context.Context
 	asked bool
@@ -474,13 +474,7 @@ func (c *impatient) Err() error {
 		c.asked = true
 		return nil
 	}
-	return context.Canceled
-}
-
-func (c *impatient) Done() <-chan struct{} {
-	done := make(chan struct{})
-	close(done)
-	return done
+	return c.Context.Err()
 }
 
 // FuzzInbox runs the operations in script against a log and a naive model of what is unsettled.
@@ -519,7 +513,9 @@ func FuzzInbox(f *testing.F) {
 			return given
 		}
 		take := func() bool {
-			d, err := in.Next(&impatient{Context: t.Context()})
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			d, err := in.Next(&impatient{Context: ctx})
 			if err != nil {
 				return false
 			}
@@ -676,5 +672,36 @@ func TestInboxDropsWhatExpired(t *testing.T) {
 			}
 		}
 		require.Equal(t, []string{"1 canceled", "2", "3 canceled"}, s.log)
+	})
+}
+
+// A wake-up that reaches someone who gives up at that moment is passed on.
+func TestInboxWakesAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in := wire.NewInbox(transport.SubscribeOptions{}, nil)
+		got := make(chan error, 2)
+		wait := func(ctx context.Context) {
+			d, err := in.Next(ctx)
+			if err == nil {
+				err = d.Ack()
+			}
+			got <- err
+		}
+		for n := range 300 {
+			ctx, cancel := context.WithCancel(t.Context())
+			go wait(ctx)
+			go wait(t.Context())
+			synctest.Wait()
+			go cancel()
+			go in.Push(item(n))
+			synctest.Wait()
+			if len(got) == 1 {
+				require.NoError(t, <-got, "the message waits, and so does somebody for it")
+				push(t, in, n, n) // the one who gave up was faster
+			} else {
+				<-got
+			}
+			<-got
+		}
 	})
 }

@@ -30,7 +30,9 @@ func Main(m *testing.M) {
 // Since returns the stacks of the goroutines that are not in before, waiting for them to end for at most wait. It is ""
 // if there are none.
 func Since(before map[string]string, wait time.Duration) string {
-	for end := time.Now().Add(wait); ; time.Sleep(5 * time.Millisecond) {
+	pause := time.Millisecond
+	for end := time.Now().Add(wait); ; time.Sleep(pause) {
+		pause = min(2*pause, 100*time.Millisecond) // looking is not cheap
 		left := Goroutines()
 		maps.DeleteFunc(left, func(id, _ string) bool { _, old := before[id]; return old })
 		if len(left) == 0 || time.Now().After(end) {
