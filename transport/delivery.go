@@ -39,7 +39,7 @@ func NewDelivery(s Source, token uint64, m *Message, attempt int, missed uint64)
 }
 
 // Context returns parent with what came with a call: its deadline, its cancellation and the [Peer]. For an event it is
-// parent itself. Call cancel when the handler is done.
+// parent itself. Call cancel when the handler is done. It may be asked for more than once.
 func (d *Delivery) Context(parent context.Context) (ctx context.Context, cancel context.CancelFunc) {
 	return d.source.Context(d.token, parent)
 }

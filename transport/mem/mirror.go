@@ -15,7 +15,9 @@ import (
 // MirrorOptions are the limits of a [Mirror]. The zero value of a field means its default.
 type MirrorOptions struct {
 	// HistoryMessages, HistoryBytes, HistoryAge and PublishWait are those of [Options], for the cache of each topic.
-	// HistoryMessages defaults to 4096 here: whoever comes back with a cursor is served from the cache.
+	// HistoryMessages defaults to 4096 here: whoever comes back with a cursor is served from the cache. PublishWait
+	// defaults to 2 s: it must be shorter than the upstream's patience, or a reader that is stuck here costs the mirror
+	// its upstream subscription.
 	HistoryMessages int
 	HistoryBytes    int
 	HistoryAge      time.Duration
@@ -62,6 +64,9 @@ func NewMirror(upstream transport.Subscriber, o *MirrorOptions) *Mirror {
 	}
 	if d.HistoryMessages <= 0 {
 		d.HistoryMessages = 4096
+	}
+	if d.PublishWait <= 0 {
+		d.PublishWait = 2 * time.Second
 	}
 	if d.Linger <= 0 {
 		d.Linger = time.Minute
@@ -354,6 +359,9 @@ func (f *feed) run(ctx context.Context) {
 
 func newMirrored(d *transport.Delivery, prev position) *entry {
 	m := &mirrored{entry: entry{m: *d.Message, size: d.Size()}, at: d, prev: prev}
+	if ttl, err := d.Header.Millis(transport.HeaderTTL); err == nil && ttl > 0 {
+		m.expires = time.Now().Add(ttl).UnixNano() // what is left of it is not known: it starts anew, as at any hop
+	}
 	return &m.entry
 }
 
