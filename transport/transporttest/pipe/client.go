@@ -135,7 +135,8 @@ func (c *Client) Call(ctx context.Context, m *transport.Message) (*transport.Mes
 }
 
 // Subscribe implements [transport.Subscriber].
-func (c *Client) Subscribe(ctx context.Context, topic string, opts ...transport.SubscribeOption) (transport.Subscription, error) {
+func (c *Client) Subscribe(ctx context.Context, topic string,
+	opts ...transport.SubscribeOption) (transport.Subscription, error) {
 	o, err := transport.Resolve(^transport.Feature(0), opts...)
 	if err != nil {
 		return nil, err
@@ -149,7 +150,8 @@ func (c *Client) Subscribe(ctx context.Context, topic string, opts ...transport.
 var errBlock = transport.Errorf(transport.CodeUnimplemented, "a remote subscriber cannot make publishers wait")
 
 // Respond implements [transport.Responder].
-func (c *Client) Respond(ctx context.Context, topic string, opts ...transport.SubscribeOption) (transport.Subscription, error) {
+func (c *Client) Respond(ctx context.Context, topic string,
+	opts ...transport.SubscribeOption) (transport.Subscription, error) {
 	o, err := transport.ResolveRespond(opts...)
 	if err != nil {
 		return nil, err

@@ -85,10 +85,11 @@ func (f *frame) put(m *transport.Message) {
 // appendFrame appends f as it is on the wire.
 func appendFrame(dst []byte, f *frame) ([]byte, error) {
 	c := *f
-	c.Header = mapBinary(f.Header, func(v string) (string, error) { return base64.StdEncoding.EncodeToString([]byte(v)), nil })
+	encode := func(v string) (string, error) { return base64.StdEncoding.EncodeToString([]byte(v)), nil }
+	c.Header = mapBinary(f.Header, encode)
 	if f.Error != nil {
 		e := *f.Error
-		e.Header = mapBinary(e.Header, func(v string) (string, error) { return base64.StdEncoding.EncodeToString([]byte(v)), nil })
+		e.Header = mapBinary(e.Header, encode)
 		c.Error = &e
 	}
 	head, err := json.Marshal(&c)
@@ -96,7 +97,8 @@ func appendFrame(dst []byte, f *frame) ([]byte, error) {
 		return dst, transport.Wrap(err, transport.CodeInternal, "the frame cannot be encoded")
 	}
 	if len(head) > maxHead {
-		return dst, transport.Errorf(transport.CodeResourceExhausted, "the head of the frame has %d bytes, the limit is %d", len(head), maxHead)
+		return dst, transport.Errorf(transport.CodeResourceExhausted, "the head of a frame has %d bytes, the limit is %d",
+			len(head), maxHead)
 	}
 	dst = binary.BigEndian.AppendUint32(dst, uint32(len(head)))
 	dst = binary.BigEndian.AppendUint32(dst, uint32(len(f.Body)))

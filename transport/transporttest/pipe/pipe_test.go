@@ -579,6 +579,9 @@ func TestGivenUpBeforeActive(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := backend(t)
 			c, s, _ := joined(t, slow{b}, nil)
+			group, err := b.Subscribe(t.Context(), "t", transport.Group("g")) // which exists from now on
+			require.NoError(t, err)
+			require.NoError(t, group.Close())
 			for range 10 { // the stop and the active may cross
 				ctx, cancel := context.WithTimeout(t.Context(), wait)
 				sub, err := c.Subscribe(ctx, "t", transport.Group("g"))
@@ -600,7 +603,7 @@ func TestGivenUpBeforeActive(t *testing.T) {
 				require.Error(t, err)
 			}
 			require.NoError(t, s.Shutdown(t.Context()), "nothing is left")
-			group, err := b.Subscribe(t.Context(), "t", transport.Group("g"))
+			group, err = b.Subscribe(t.Context(), "t", transport.Group("g"))
 			require.NoError(t, err)
 			for range 10 {
 				d, err := group.Next(t.Context())

@@ -21,8 +21,8 @@ type ServerOptions struct {
 	MaxSubscriptions int
 	// MaxCalls bounds the client's calls under way. Defaults to 256.
 	MaxCalls int
-	// MaxStreams bounds the streams that the client has opened, and those it has accepted. Defaults to 256 each. A stream may hold
-	// MaxBytes and 256 KiB.
+	// MaxStreams bounds the streams that the client has opened, and those it has accepted. Defaults to 256 each. A
+	// stream may hold MaxBytes and 256 KiB.
 	MaxStreams int
 	// MaxBuffer caps the Buffer of subscriptions, without an error. Defaults to 1024.
 	MaxBuffer int

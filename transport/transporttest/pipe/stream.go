@@ -370,7 +370,11 @@ func bridge(in transport.Incoming, out transport.Stream) {
 			}
 		}
 	}()
-	in.End(down(in, out))
+	err := down(in, out)
+	if in.Context().Err() != nil { // which has closed out
+		err = in.Context().Err()
+	}
+	in.End(err)
 	out.Close()
 	<-up
 }
