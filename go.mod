@@ -2,7 +2,10 @@ module github.com/intermodal-go/intermodal
 
 go 1.26
 
-require github.com/stretchr/testify v1.11.1
+require (
+	github.com/google/jsonschema-go v0.4.3
+	github.com/stretchr/testify v1.11.1
+)
 
 require (
 	github.com/davecgh/go-spew v1.1.1 // indirect

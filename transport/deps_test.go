@@ -38,7 +38,8 @@ var layers = []layer{
 	{packages: []string{"grpcx/..."}, ours: []string{"transport", "transport/wire"}, theirs: []string{"google.golang.org/grpc", "google.golang.org/protobuf", "google.golang.org/genproto/..."}},
 	{packages: []string{"ws/..."}, ours: []string{"transport", "transport/wire"}, theirs: []string{"github.com/coder/websocket"}},
 	{packages: []string{"amqpx/..."}, ours: []string{"transport", "transport/wire"}, theirs: []string{"github.com/rabbitmq/amqp091-go"}},
-	{packages: []string{"rest/...", "sse/...", "poll/...", "webhook/..."}, ours: []string{"transport", "transport/wire"}},
+	{packages: []string{"rest/..."}, ours: []string{"transport", "transport/wire"}, theirs: []string{"github.com/google/jsonschema-go"}},
+	{packages: []string{"sse/...", "poll/...", "webhook/..."}, ours: []string{"transport", "transport/wire"}},
 	{packages: []string{"examples/..."}, ours: []string{"..."}, theirs: []string{"..."}},
 }
 

@@ -279,15 +279,18 @@ func (v *server) result() error {
 func (v *server) work() {
 	returned := false
 	defer func() { v.left(returned) }()
+	many := v.workers > 1
 	for v.ctx.Err() == nil {
-		v.idle.Add(1)
+		if many {
+			v.idle.Add(1)
+		}
 		d, err := v.sub.Next(v.next)
-		idle := v.idle.Add(-1)
+		alone := many && v.idle.Add(-1) == 0
 		if err != nil {
 			v.end(err)
 			break
 		}
-		if idle == 0 && v.workers > 1 {
+		if alone {
 			v.start(v.work)
 		}
 		v.handle(d)

@@ -105,7 +105,7 @@ func compare(ctx context.Context, routes []route, work []document.Request, worke
 		if err != nil {
 			return rows, fmt.Errorf("%s: %w", route.name, err)
 		}
-		for _, mode := range modes {
+		for _, mode := range route.modes {
 			do, stop, err := mode.open(ctx, e, workers)
 			var r row
 			if err == nil {

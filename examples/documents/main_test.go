@@ -40,22 +40,30 @@ func table(t *testing.T, stdout string) (rows [][]string) {
 	return rows
 }
 
+// wantRows names the rows of the table.
+func wantRows() []string {
+	rows := []string{"none function call"}
+	for _, r := range routes {
+		for _, m := range r.modes {
+			rows = append(rows, r.name+" "+m.name)
+		}
+	}
+	return rows
+}
+
 func TestAllRowsAgree(t *testing.T) {
 	status, stdout, stderr := runProgram(t, routes, "-n", "30")
 	require.Empty(t, stderr)
 	require.Zero(t, status)
 	rows := table(t, stdout)
-	require.Len(t, rows, 1+len(routes)*len(modes))
+	require.Len(t, rows, len(wantRows()))
 	for i, row := range rows {
 		tail := row[len(row)-6:] // documents, p50, p99, words, links, digest
 		require.Equal(t, "30", tail[0])
 		require.Equal(t, "24555", tail[3], "five times the words of the six documents")
 		require.Equal(t, "115", tail[4])
 		require.Equal(t, rows[0][len(rows[0])-1], tail[5])
-		if i > 0 {
-			name := routes[(i-1)/len(modes)].name + " " + modes[(i-1)%len(modes)].name
-			require.Equal(t, name, strings.Join(row[:len(row)-6], " "))
-		}
+		require.Equal(t, wantRows()[i], strings.Join(row[:len(row)-6], " "))
 	}
 	require.Contains(t, stdout, "containers.md: The box that made the world smaller\n  513 words, 62 lines, 2m10s to read, 9 links; box 11,")
 	require.Contains(t, stdout, fmt.Sprintf("All %d rows give the same answers.", len(rows)))
@@ -133,7 +141,7 @@ func TestRowsThatDifferFail(t *testing.T) {
 		e, err := memory(ctx)
 		e.client = tampered{e.client}
 		return e, err
-	}}}, "-n", "6")
+	}, modes}}, "-n", "6")
 	require.Equal(t, 1, status)
 	require.Equal(t, "documents: tampered, call: the answers differ from those of the plain function call\n", stderr)
 	require.Len(t, table(t, stdout), 4, "the rows are shown all the same")
@@ -143,7 +151,7 @@ func TestRowsThatDifferFail(t *testing.T) {
 func TestRouteThatFails(t *testing.T) {
 	status, stdout, stderr := runProgram(t, []route{{"nowhere", func(context.Context) (ends, error) {
 		return ends{}, errors.New("there is no way")
-	}}}, "-n", "6")
+	}, modes}}, "-n", "6")
 	require.Equal(t, 1, status)
 	require.Equal(t, "documents: nowhere: there is no way\n", stderr)
 	require.Len(t, table(t, stdout), 1)
@@ -155,7 +163,7 @@ func TestInterrupted(t *testing.T) {
 	status := run(ctx, []string{"-n", "10"}, &out, &errs, []route{{"interrupted", func(ctx context.Context) (ends, error) {
 		cancel()
 		return memory(ctx)
-	}}})
+	}, modes}})
 	require.Equal(t, 1, status)
 	require.Regexp(t, `^documents: interrupted, call: .*context canceled\n$`, errs.String())
 }
@@ -163,7 +171,7 @@ func TestInterrupted(t *testing.T) {
 // eachMode runs f for each mode on each route.
 func eachMode(t *testing.T, f func(t *testing.T, do process)) {
 	for _, route := range routes {
-		for _, mode := range modes {
+		for _, mode := range route.modes {
 			t.Run(route.name+"/"+mode.name, func(t *testing.T) {
 				e, err := route.dial(t.Context())
 				require.NoError(t, err)
@@ -239,7 +247,7 @@ func TestJobsSurviveLossAndRepetition(t *testing.T) {
 			e, err := memory(t.Context())
 			require.NoError(t, err)
 			lossy := &flaky{Transport: twice{e.service}}
-			do, stop, err := mode.open(t.Context(), ends{lossy, e.client, e.close}, 2)
+			do, stop, err := mode.open(t.Context(), ends{service: lossy, client: e.client, close: e.close}, 2)
 			require.NoError(t, err)
 			for range 3 {
 				r, err := do(t.Context(), document.Request{Name: "a.txt", Text: []byte("One more.")})
@@ -270,7 +278,7 @@ func TestBuiltProgram(t *testing.T) {
 	require.NoError(t, err, "%s", out)
 	out, err = exec.CommandContext(t.Context(), binary, "-n", "6").Output()
 	require.NoError(t, err)
-	require.Len(t, table(t, string(out)), 1+len(routes)*len(modes))
+	require.Len(t, table(t, string(out)), len(wantRows()))
 
 	var status *exec.ExitError
 	_, err = exec.CommandContext(t.Context(), binary, "no such file", "doc.go").Output()

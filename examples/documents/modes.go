@@ -11,12 +11,15 @@ import (
 // process has a document processed. It has the shape of [document.ProcessDocument], whatever lies between.
 type process func(context.Context, document.Request) (document.Response, error)
 
-// modes are the ways to have it done. open starts the service at one end of a transport and returns the function for
-// the other end; stop ends both.
-var modes = []struct {
+// A mode is a way to have it done. open starts the service at one end of a transport and returns the function for the
+// other end; stop ends both.
+type mode struct {
 	name string
 	open func(ctx context.Context, e ends, workers int) (do process, stop func(context.Context) error, err error)
-}{
+}
+
+// modes work on every transport.
+var modes = []mode{
 	{"call", call},
 	{"job, pushed", push},
 	{"job, pulled", pull},
@@ -30,6 +33,27 @@ func call(ctx context.Context, e ends, workers int) (process, func(context.Conte
 	}
 	return func(ctx context.Context, r document.Request) (document.Response, error) {
 		return Process.Call(ctx, e.client, r)
+	}, service.Shutdown, nil
+}
+
+// callDeferred is call over HTTP, but no request stays open while the work is done: the server says at once where the
+// result will be, and the client asks there.
+func callDeferred(ctx context.Context, e ends, workers int) (process, func(context.Context) error, error) {
+	service, err := transport.Start(ctx, e.service, bindings(e.service, workers)...)
+	if err != nil {
+		return nil, nil, err
+	}
+	return func(ctx context.Context, r document.Request) (document.Response, error) {
+		m, err := Process.Message(r)
+		if err != nil {
+			return document.Response{}, err
+		}
+		m.Header.Set("prefer", "respond-async")
+		reply, err := e.client.Call(ctx, m)
+		if err != nil {
+			return document.Response{}, err
+		}
+		return Process.Reply(reply)
 	}, service.Shutdown, nil
 }
 

@@ -79,7 +79,6 @@ type subscription struct {
 
 	stacked     atomic.Bool   // it stands in t.sleepers
 	nextSleeper *subscription // there
-	unsettled   atomic.Int32  // win.Len, for drained
 
 	mu     sync.Mutex
 	reader // reader.pos may be read without mu
@@ -231,7 +230,6 @@ func (s *subscription) take(dst []*transport.Delivery) (n int, overflow bool) {
 		dst[n] = s.delivery(s.win.Add(e, 1), e, 1)
 		n++
 	}
-	s.unsettled.Store(int32(s.win.Len()))
 	return n, false
 }
 
@@ -242,6 +240,13 @@ func (s *subscription) delivery(slot uint64, e *entry, attempt int) *transport.D
 		return transport.NewDelivery(&mirroredSource{s, e}, slot, &e.m, attempt, missed)
 	}
 	return transport.NewDelivery((*source)(s), e.offset<<slotBits|slot, &e.m, attempt, missed)
+}
+
+// drained reports whether everything was read and settled.
+func (s *subscription) drained() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pos.Load() >= s.t.log.head.Load() && s.win.Len() == 0
 }
 
 // skip moves to the oldest message that is left and counts those in between. Under mu.
@@ -283,7 +288,6 @@ func (src *source) Settle(token uint64, _ *transport.Message, err error) error {
 	default:
 		s.win.Done(slot)
 	}
-	s.unsettled.Store(int32(s.win.Len()))
 	if s.n > 0 {
 		s.rouse()
 	}

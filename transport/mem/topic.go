@@ -2,6 +2,7 @@ package mem
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -308,19 +309,10 @@ func (t *topic) close() {
 
 func (t *topic) drained() bool {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	head := t.log.head.Load()
-	for s := range t.subs {
-		if s.pos.Load() < head || s.unsettled.Load() > 0 {
-			return false
-		}
-	}
-	for _, g := range t.groups {
-		if g.backlog.Load() > 0 {
-			return false
-		}
-	}
-	return true
+	subs, groups := slices.Collect(maps.Keys(t.subs)), t.groups
+	t.mu.Unlock()
+	return !slices.ContainsFunc(subs, func(s *subscription) bool { return !s.drained() }) &&
+		!slices.ContainsFunc(groups, func(g *group) bool { return g.backlog.Load() > 0 })
 }
 
 // cursor is the position after offset: the topic's epoch and the offset, in letters that need no escaping in a URL.

@@ -101,7 +101,7 @@ func SetHeader(dst http.Header, h transport.Header, except ...string) {
 
 // setField sets the field that is named like key, if it can hold the values.
 func setField(dst http.Header, key string, values []string) bool {
-	if !fieldName(key) || PeerField(key) || key == fieldHeaderKey {
+	if f, ok := fields[canonicals[key]]; ok && f.peer || !ok && (!fieldName(key) || PeerField(key)) || key == fieldHeaderKey {
 		return false
 	}
 	bin := isBin(key)
@@ -130,7 +130,7 @@ func setField(dst http.Header, key string, values []string) bool {
 	default:
 		values = slices.Clone(values)
 	}
-	dst[textproto.CanonicalMIMEHeaderKey(key)] = values
+	dst[canonical(key)] = values
 	return true
 }
 
@@ -142,35 +142,115 @@ const fieldHeaderKey = "intermodal-header"
 // key is dropped. A value that is not UTF-8 is read as Latin-1, as old HTTP has it; under a -bin key it is base64, with
 // or without padding, several of them perhaps joined by commas, or else taken as it is; an idempotency-key may be quoted.
 //
+// The values may share memory with h, which must not change from then on.
+//
 // The error is CodeInvalidArgument for a malformed FieldHeader, and CodeResourceExhausted for a header that is too large.
 func SplitHeader(h http.Header) (message, peer transport.Header, err error) {
-	message, peer = transport.Header{}, PeerHeader(h)
+	message, peer = make(transport.Header, 8), make(transport.Header, 8)
 	hop := h["Connection"]
 	for name, values := range h {
-		k := strings.ToLower(name)
-		if k == fieldHeaderKey || len(values) == 0 || !legalKey(k) || PeerField(k) || len(hop) > 0 && listed(hop, k) {
-			continue
+		f := fieldNamed(name)
+		switch {
+		case f.key == "" || len(values) == 0:
+		case f.peer || len(hop) > 0 && listed(hop, f.key):
+			addPeer(peer, f.key, values)
+		case f.key == fieldHeaderKey:
+		case message[f.key] == nil && asIs(f.key, values):
+			message[f.key] = values[:len(values):len(values)]
+		default:
+			message[f.key] = append(message[f.key], fieldValues(f.key, values)...)
 		}
-		message[k] = append(message[k], fieldValues(k, values)...)
 	}
-	if err := parseLists(message, h[FieldHeader]); err != nil {
-		return nil, nil, err
+	if lists := h[FieldHeader]; len(lists) > 0 {
+		if err := parseLists(message, lists); err != nil {
+			return nil, nil, err
+		}
 	}
 	return message, peer, message.Check()
 }
 
 // PeerHeader returns the part of an HTTP header that is for Peer.Header, see [SplitHeader].
 func PeerHeader(h http.Header) transport.Header {
-	peer := transport.Header{}
+	peer := make(transport.Header, 8)
 	hop := h["Connection"]
 	for name, values := range h {
-		if k := strings.ToLower(name); legalKey(k) && len(values) > 0 && (PeerField(k) || len(hop) > 0 && listed(hop, k)) {
-			for _, v := range values {
-				peer[k] = append(peer[k], latin1(v))
-			}
+		if f := fieldNamed(name); f.key != "" && len(values) > 0 && (f.peer || len(hop) > 0 && listed(hop, f.key)) {
+			addPeer(peer, f.key, values)
 		}
 	}
 	return peer
+}
+
+func addPeer(peer transport.Header, key string, values []string) {
+	if peer[key] == nil && allUTF8(values) {
+		peer[key] = values[:len(values):len(values)]
+		return
+	}
+	for _, v := range values {
+		peer[key] = append(peer[key], latin1(v))
+	}
+}
+
+// asIs reports whether the lines of a field are its values. Then the slice is shared: a header is read-only.
+func asIs(key string, lines []string) bool {
+	return !isBin(key) && key != transport.HeaderIdempotencyKey && allUTF8(lines)
+}
+
+func allUTF8(values []string) bool {
+	for _, v := range values {
+		if !utf8.ValidString(v) {
+			return false
+		}
+	}
+	return true
+}
+
+// A field is a name as a header has it.
+type field struct {
+	key  string // in lower case; "" if it is no legal key
+	peer bool   // see PeerField
+}
+
+// fields are those that are known, by the names that net/http gives them: most requests have no others.
+var fields = func() map[string]field {
+	m := map[string]field{}
+	for k := range peerFields {
+		m[textproto.CanonicalMIMEHeaderKey(k)] = field{k, true}
+	}
+	for _, k := range strings.Fields("accept accept-language accept-charset cache-control content-type content-language " +
+		"etag expires idempotency-key if-match if-none-match if-modified-since if-unmodified-since intermodal-header intermodal-id " +
+		"last-modified link location prefer preference-applied range retry-after traceparent tracestate baggage vary x-request-id " +
+		"x-forwarded-for x-forwarded-host x-forwarded-proto sec-fetch-dest sec-fetch-mode sec-fetch-site sec-fetch-user sec-ch-ua") {
+		m[textproto.CanonicalMIMEHeaderKey(k)] = field{k, PeerField(k)}
+	}
+	return m
+}()
+
+// canonicals are the names of fields, by their keys.
+var canonicals = func() map[string]string {
+	m := map[string]string{}
+	for name, f := range fields {
+		m[f.key] = name
+	}
+	return m
+}()
+
+func canonical(key string) string {
+	if name, ok := canonicals[key]; ok {
+		return name
+	}
+	return textproto.CanonicalMIMEHeaderKey(key)
+}
+
+func fieldNamed(name string) field {
+	if f, ok := fields[name]; ok {
+		return f
+	}
+	k := strings.ToLower(name)
+	if !legalKey(k) {
+		return field{}
+	}
+	return field{k, PeerField(k)}
 }
 
 // listed reports whether one of the comma-separated lists has name.
