@@ -53,8 +53,13 @@ func (c Code) Is(target error) bool {
 	return c == CodeUnimplemented && target == errors.ErrUnsupported
 }
 
-// MarshalText returns the name.
-func (c Code) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+// MarshalText returns the name. What is no Code, 0 included, is written as "unknown": on a wire it stands for a failure.
+func (c Code) MarshalText() ([]byte, error) {
+	if c == 0 || c >= Code(len(codeNames)) {
+		c = CodeUnknown
+	}
+	return []byte(c.String()), nil
+}
 
 // UnmarshalText takes a name. Any other text gives CodeUnknown, so that a peer's newer code is still an error.
 func (c *Code) UnmarshalText(text []byte) error {

@@ -324,3 +324,11 @@ func TestWrapRefusesToPublishItsCause(t *testing.T) {
 	require.ErrorIs(t, err, transport.CodeInternal)
 	require.Empty(t, transport.Public(err).Message)
 }
+
+func TestWhatIsNoCodeIsWrittenAsAFailure(t *testing.T) {
+	for _, c := range []transport.Code{0, 17, 1 << 31} {
+		text, err := c.MarshalText()
+		require.NoError(t, err)
+		require.Equal(t, "unknown", string(text))
+	}
+}
