@@ -3,7 +3,7 @@ package compose_test
 import (
 	"testing"
 
-	"github.com/intermodal-go/intermodal/transport/transporttest"
+	"github.com/intermodal-go/intermodal/transport/transporttest/leak"
 )
 
-func TestMain(m *testing.M) { transporttest.Main(m) }
+func TestMain(m *testing.M) { leak.Main(m) }

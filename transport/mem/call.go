@@ -95,7 +95,7 @@ func (c *call) finish(reply *transport.Message, err error) {
 
 // Settle implements [transport.Source].
 func (c *call) Settle(_ uint64, reply *transport.Message, err error) error {
-	defer c.receiver.settled()
+	c.receiver.settled() // before the caller wakes: what comes after that makes the two compete for a processor
 	if err != nil {
 		c.finish(nil, transport.Public(err))
 		return nil

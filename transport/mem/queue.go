@@ -63,6 +63,11 @@ func (q *queue[T]) push(item T) error {
 	case q.len() >= q.limit:
 		return transport.Errorf(transport.CodeResourceExhausted, "%d are waiting already, the limit", q.limit)
 	}
+	if len(q.items) == cap(q.items) && q.first > len(q.items)/2 { // else one that never runs empty would grow for ever
+		n := copy(q.items, q.items[q.first:])
+		clear(q.items[n:])
+		q.items, q.first = q.items[:n], 0
+	}
 	q.items = append(q.items, item)
 	q.waiting.wake()
 	return nil

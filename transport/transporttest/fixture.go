@@ -11,11 +11,7 @@ import (
 	"time"
 
 	"github.com/intermodal-go/intermodal/transport"
-	"github.com/intermodal-go/intermodal/transport/transporttest/leak"
 )
-
-// Main is [leak.Main]: it runs the tests of a package and fails the run when goroutines are left behind.
-func Main(m *testing.M) { leak.Main(m) }
 
 // A Fixture is a transport under test and what it promises. Whatever it needs to be closed it registers with the
 // Cleanup of the TB that it was made with. The zero value of a field is the strictest promise or the documented
