@@ -35,7 +35,16 @@ type Source interface {
 
 // NewDelivery is for implementers of transports. It is one allocation, the Delivery.
 func NewDelivery(s Source, token uint64, m *Message, attempt int, missed uint64) *Delivery {
-	return &Delivery{Message: m, Attempt: attempt, Missed: missed, source: s, token: token}
+	d := new(Delivery)
+	d.Init(s, token, m, attempt, missed)
+	return d
+}
+
+// Init is NewDelivery for implementers that have the Delivery already: within what they allocate for the message anyway,
+// or from a [ReusingSubscription]'s NextInto.
+func (d *Delivery) Init(s Source, token uint64, m *Message, attempt int, missed uint64) {
+	d.Message, d.Attempt, d.Missed, d.source, d.token = m, attempt, missed, s, token
+	d.settled = atomic.Bool{} // nobody else has d yet, and a store in order would cost
 }
 
 // Context returns parent with what came with a call: its deadline, its cancellation and the [Peer]. For an event it is

@@ -36,6 +36,7 @@ var layers = []layer{
 	{packages: []string{"transport/transporttest/..."}, ours: []string{"transport", "transport/transporttest/..."}, theirs: []string{"github.com/stretchr/testify"}},
 	{packages: []string{"transport/byurl"}, ours: []string{"..."}},
 	{packages: []string{"grpcx/..."}, ours: []string{"transport", "transport/wire"}, theirs: []string{"google.golang.org/grpc", "google.golang.org/protobuf", "google.golang.org/genproto/..."}},
+	{packages: []string{"ws/internal/golden"}, ours: []string{"transport", "transport/mem", "ws"}},
 	{packages: []string{"ws/..."}, ours: []string{"transport", "transport/wire"}, theirs: []string{"github.com/coder/websocket"}},
 	{packages: []string{"amqpx/..."}, ours: []string{"transport", "transport/wire"}, theirs: []string{"github.com/rabbitmq/amqp091-go"}},
 	{packages: []string{"rest/..."}, ours: []string{"transport", "transport/wire"}, theirs: []string{"github.com/google/jsonschema-go"}},

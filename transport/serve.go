@@ -252,12 +252,14 @@ func (v *server) wait() error {
 			v.settle(d, nil, CodeCanceled)
 		}
 	}
-	t := time.NewTimer(v.grace)
-	defer t.Stop()
-	select {
-	case <-v.done:
-		return v.result()
-	case <-t.C:
+	if v.grace > 0 {
+		t := time.NewTimer(v.grace)
+		defer t.Stop()
+		select {
+		case <-v.done:
+			return v.result()
+		case <-t.C:
+		}
 	}
 	v.cancel()
 	if v.handling.Add(graceOver) == graceOver {
@@ -280,11 +282,21 @@ func (v *server) work() {
 	returned := false
 	defer func() { v.left(returned) }()
 	many := v.workers > 1
+	var d *Delivery
+	r, reuses := v.sub.(ReusingSubscription)
+	if reuses {
+		d = new(Delivery) // one for all, each of which is settled before the next
+	}
 	for v.ctx.Err() == nil {
 		if many {
 			v.idle.Add(1)
 		}
-		d, err := v.sub.Next(v.next)
+		var err error
+		if reuses {
+			err = r.NextInto(v.next, d)
+		} else {
+			d, err = v.sub.Next(v.next)
+		}
 		alone := many && v.idle.Add(-1) == 0
 		if err != nil {
 			v.end(err)

@@ -595,6 +595,69 @@ func (u unclosable) Close() error {
 	return errors.New("the cable is stuck")
 }
 
+// A reusing is a subscription that notes which deliveries it was given to use again before they were settled.
+type reusing struct {
+	mu     sync.Mutex
+	left   int
+	out    map[*transport.Delivery]bool // not settled
+	reused int
+	early  int
+}
+
+func (r *reusing) Next(context.Context) (*transport.Delivery, error) { panic("Serve has NextInto") }
+
+func (r *reusing) NextInto(_ context.Context, d *transport.Delivery) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.left--; r.left < 0 {
+		return io.EOF
+	}
+	settled, known := r.out[d]
+	if known {
+		r.reused++
+	}
+	if known && !settled {
+		r.early++
+	}
+	r.out[d] = false
+	d.Init(reused{r, d}, 0, &transport.Message{}, 1, 0)
+	return nil
+}
+
+func (r *reusing) Cursor() string { return "" }
+func (r *reusing) Close() error   { return nil }
+
+type reused struct {
+	r *reusing
+	d *transport.Delivery
+}
+
+func (u reused) Settle(uint64, *transport.Message, error) error {
+	u.r.mu.Lock()
+	defer u.r.mu.Unlock()
+	u.r.out[u.d] = true
+	return nil
+}
+
+func (u reused) Cursor(uint64, *transport.Message) string { return "" }
+
+func (u reused) Context(_ uint64, parent context.Context) (context.Context, context.CancelFunc) {
+	return parent, func() {}
+}
+
+// Serve uses a delivery again, and only once it is settled.
+func TestServeReusesDeliveries(t *testing.T) {
+	r := &reusing{left: 100, out: map[*transport.Delivery]bool{}}
+	require.NoError(t, transport.Serve(context.Background(), r, func(context.Context, *transport.Message) (*transport.Message, error) {
+		return nil, nil
+	}, transport.Workers(4)))
+	require.Zero(t, r.early)
+	require.GreaterOrEqual(t, r.reused, 96)
+	for _, settled := range r.out {
+		require.True(t, settled)
+	}
+}
+
 func TestServeReportsFailedClosing(t *testing.T) {
 	s := newSub()
 	s.end(io.EOF)

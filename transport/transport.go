@@ -169,6 +169,13 @@ type BatchSubscription interface {
 	NextAll(ctx context.Context, dst []*Delivery) (int, error)
 }
 
+// A ReusingSubscription can hand out a delivery in one that was handed out before. [Serve] does so: nobody else has seen
+// its deliveries, so that once settled they are free.
+type ReusingSubscription interface {
+	// NextInto is Next with the delivery in d, which is new or settled. After an error d is as it was.
+	NextInto(ctx context.Context, d *Delivery) error
+}
+
 // PublishAll publishes ms in order. The result always has len(ms) entries: nil means that this message was accepted.
 // Where p is a [BatchPublisher] it does so in one go, else one by one, each waiting for the one before.
 func PublishAll(ctx context.Context, p Publisher, ms ...*Message) []error {

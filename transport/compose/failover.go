@@ -85,7 +85,7 @@ func (f *Failover) Subscribe(ctx context.Context, topic string, opts ...transpor
 		sub, err = f.subscribe(ctx, at, topic, opts)
 		if err == nil {
 			s := &failoverSubscription{f: f, topic: topic, opts: opts, group: o.Group != "",
-				slots: make(chan struct{}, o.Buffer), sub: sub, at: at, next: at + 1, since: time.Now(), handed: map[string]*handed{}}
+				slots: make(chan struct{}, o.Buffer), turn: make(chan struct{}, 1), sub: sub, at: at, next: at + 1, since: time.Now(), handed: map[string]*handed{}}
 			s.life, s.end = context.WithCancel(context.WithoutCancel(ctx))
 			return s, nil
 		}
@@ -116,6 +116,7 @@ type failoverSubscription struct {
 	opts  []transport.SubscribeOption
 	group bool
 	slots chan struct{}   // one element per delivery that is out or asked for
+	turn  chan struct{}   // one element: its owner asks the inner subscription, so that order is that of the log
 	life  context.Context // ends when err is set; with the values of Subscribe's
 	end   context.CancelFunc
 
@@ -150,7 +151,17 @@ func (s *failoverSubscription) Next(ctx context.Context) (*transport.Delivery, e
 	case <-s.life.Done():
 		return nil, s.ended()
 	}
-	d, err := s.pull(ctx)
+	var d *transport.Delivery
+	var err error
+	select {
+	case s.turn <- struct{}{}:
+		d, err = s.pull(ctx)
+		<-s.turn
+	case <-ctx.Done():
+		err = ctx.Err()
+	case <-s.life.Done():
+		err = s.ended()
+	}
 	if err != nil {
 		<-s.slots
 	}
@@ -197,16 +208,16 @@ func (s *failoverSubscription) take(d *transport.Delivery, gen int) *transport.D
 	s.failures, s.due = 0, time.Time{}
 	h := s.handed[cursor]
 	switch {
-	case h == nil:
-		h = &handed{s: s, cursor: cursor}
-		if cursor != "" {
-			s.remember(h)
-		}
-	case gen == h.gen: // it was settled, and comes again
-	case gen < h.gen: // from before the switch, and after it came again
+	case cursor == "":
+		h = &handed{s: s}
+	case gen < s.gen: // from before the switch: it comes again
 		s.missed += d.Missed
 		s.mu.Unlock()
 		return nil
+	case h == nil:
+		h = &handed{s: s, cursor: cursor}
+		s.remember(h)
+	case gen == h.gen: // it was settled, and comes again
 	default:
 		h.d, h.gen = d, gen
 		s.missed += d.Missed
@@ -316,11 +327,15 @@ func (s *failoverSubscription) try() (at int, ok bool) {
 	if enough {
 		return 0, false
 	}
-	t := time.NewTimer(wait)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-s.life.Done():
+	if wait > 0 {
+		t := time.NewTimer(wait)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-s.life.Done():
+		}
+	}
+	if s.life.Err() != nil {
 		return 0, false
 	}
 	s.mu.Lock()

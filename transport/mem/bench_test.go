@@ -3,6 +3,7 @@ package mem_test
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -130,6 +131,60 @@ func BenchmarkMutexSlice(b *testing.B) {
 	<-done
 }
 
+// BenchmarkPlainLog is a program made for this alone that does what a bus cannot do without: it copies the message and
+// gives it an ID, keeps it for replay, wakes the reader, hands out something to settle, and moves the low-water mark.
+func BenchmarkPlainLog(b *testing.B) {
+	b.ReportAllocs()
+	const history = 1024
+	type delivery struct {
+		m      *transport.Message
+		offset int
+	}
+	var mu sync.Mutex
+	wake := make(chan struct{}, 1)
+	var ring [history]*transport.Message
+	head, settled := 0, 0
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for pos := 0; pos < b.N; {
+			mu.Lock()
+			if pos == head {
+				mu.Unlock()
+				<-wake
+				continue
+			}
+			d := &delivery{ring[pos%history], pos}
+			mu.Unlock()
+			pos++
+			mu.Lock()
+			settled = d.offset + 1
+			mu.Unlock()
+		}
+	}()
+	m := &transport.Message{Topic: "bench", Body: body}
+	for range b.N {
+		travels := *m
+		travels.ID = transport.NewID()
+		for {
+			mu.Lock()
+			if head-settled < history {
+				break
+			}
+			mu.Unlock()
+			runtime.Gosched()
+		}
+		ring[head%history] = &travels
+		head++
+		mu.Unlock()
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	}
+	<-done
+}
+
 // BenchmarkCall is call → handler → reply.
 func BenchmarkCall(b *testing.B) {
 	b.ReportAllocs()
@@ -173,6 +228,46 @@ func BenchmarkChannelPingPong(b *testing.B) {
 	}
 	close(ping)
 	<-pong
+}
+
+// BenchmarkPlainCall is a program made for this alone that does what a call cannot do without: it copies the request and
+// gives it an ID, waits for the reply or the end of ctx, and hands the responder something that replies.
+func BenchmarkPlainCall(b *testing.B) {
+	b.ReportAllocs()
+	type call struct {
+		ctx   context.Context
+		m     transport.Message
+		reply *transport.Message
+		done  chan struct{}
+	}
+	calls := make(chan *call)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for c := range calls {
+			if c.ctx.Err() == nil {
+				reply := c.m
+				reply.ID = transport.NewID()
+				c.reply = &reply
+			}
+			c.done <- struct{}{}
+		}
+	}()
+	m := &transport.Message{Topic: "bench", Body: body}
+	b.ResetTimer()
+	for range b.N {
+		c := &call{ctx: ctx, m: *m, done: make(chan struct{}, 1)}
+		c.m.ID = transport.NewID()
+		calls <- c
+		select {
+		case <-c.done:
+		case <-ctx.Done():
+		}
+	}
+	close(calls)
+	<-ended
 }
 
 // BenchmarkFanOut publishes to 1,000 subscribers, each a Serve in its own goroutine, and waits until all have settled:

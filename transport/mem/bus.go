@@ -95,6 +95,7 @@ type Bus struct {
 	sweeper *time.Timer // runs while there are topics
 	delayed delays
 	active  atomic.Int64 // calls and streams that are not over
+	signals sync.Pool    // channels of calls that are over: each had one signal, and Call took it
 }
 
 // New returns an empty Bus. It starts no goroutine.

@@ -41,7 +41,7 @@ func (b *Bus) Call(ctx context.Context, m *transport.Message) (*transport.Messag
 	if t == nil {
 		return nil, errNobody
 	}
-	c := &call{bus: b, ctx: ctx, m: *m, done: make(chan struct{}, 1)}
+	c := &call{bus: b, ctx: ctx, m: *m, done: b.signal()}
 	if m.ID == "" {
 		id.Put(&c.id)
 		c.m.ID = unsafe.String(&c.id[0], id.Len) // c.id is never written again
@@ -62,14 +62,26 @@ func (b *Bus) Call(ctx context.Context, m *transport.Message) (*transport.Messag
 			<-c.done
 		}
 	}
-	if err := ctx.Err(); err != nil && c.err != nil {
-		return nil, err // rather than what the responder made of it
+	b.signals.Put(c.done)
+	if c.err != nil {
+		if err := ctx.Err(); err != nil {
+			return nil, err // rather than what the responder made of it
+		}
 	}
 	return c.reply, c.err
 }
 
-// A call is a request on its way. It is the [transport.Source] of its own delivery.
+// signal returns the channel of a call that is over, or a new one.
+func (b *Bus) signal() chan struct{} {
+	if c, ok := b.signals.Get().(chan struct{}); ok {
+		return c
+	}
+	return make(chan struct{}, 1)
+}
+
+// A call is a request on its way. It is its own delivery, and that delivery's [transport.Source].
 type call struct {
+	delivery transport.Delivery
 	bus      *Bus
 	ctx      context.Context // the caller's
 	m        transport.Message
@@ -164,7 +176,8 @@ func (s responder) Next(ctx context.Context) (*transport.Delivery, error) {
 		return nil, err
 	}
 	c.receiver = s.r
-	return transport.NewDelivery(c, 0, &c.m, 1, 0), nil
+	c.delivery.Init(c, 0, &c.m, 1, 0)
+	return &c.delivery, nil
 }
 
 // Cursor is "": calls have no history.

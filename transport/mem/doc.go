@@ -5,9 +5,9 @@
 // # How it works
 //
 // Each topic is a log. A subscription is a position in it, so that fan-out to n subscribers costs one append and n
-// wake-ups, replay comes free, and a slow reader batches by itself. Reading takes no lock that publishers take. A
-// wake-up happens only when a reader sleeps. Groups are positions too, shared by their members. Calls and streams are
-// handed from caller to responder without a log.
+// wake-ups, replay comes free, and a slow reader batches by itself. Reading takes no lock of the topic. A wake-up happens
+// only when a reader sleeps, and readers that are woken wake others, so that a publisher is soon done. Groups are
+// positions too, shared by their members. Calls and streams are handed from caller to responder without a log.
 //
 // # Delivery
 //

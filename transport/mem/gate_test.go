@@ -43,8 +43,22 @@ func TestGateAllocations(t *testing.T) {
 	go func() {
 		served <- transport.Serve(ctx, r, func(context.Context, *transport.Message) (*transport.Message, error) { return nil, nil })
 	}()
-	require.LessOrEqual(t, allocs(func() { bus.Call(ctx, m) }), 5.0,
-		"call: request, signal, delivery, the handler's cancel function, reply")
+	require.LessOrEqual(t, allocs(func() { bus.Call(ctx, m) }), 3.0, "call: request, the handler's cancel function, reply")
 	cancel()
 	require.NoError(t, <-served)
+
+	for _, opts := range [][]transport.SubscribeOption{nil, {transport.Group("h")}} {
+		sub = subscribe(t, bus, opts...)
+		ctx, cancel := context.WithCancel(background)
+		handled := make(chan struct{})
+		go func() {
+			served <- transport.Serve(ctx, sub, func(context.Context, *transport.Message) (*transport.Message, error) {
+				handled <- struct{}{}
+				return nil, nil
+			})
+		}()
+		require.LessOrEqual(t, allocs(func() { bus.Publish(background, m); <-handled }), 1.0, "publish, handler, settled: the copy that travels")
+		cancel()
+		require.NoError(t, <-served)
+	}
 }

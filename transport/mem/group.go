@@ -101,7 +101,8 @@ func (t *topic) newGroup(o transport.SubscribeOptions) (*group, error) {
 }
 
 func (g *group) member(o transport.SubscribeOptions) *member {
-	m := &member{g: g, buffer: o.Buffer, sleeper: newSleeper()}
+	m := &member{g: g, buffer: o.Buffer}
+	m.cond.L = &g.mu
 	g.mu.Lock()
 	g.members[m] = struct{}{}
 	if g.idle != nil {
@@ -121,35 +122,37 @@ func (g *group) rouse() {
 	}
 }
 
-// take hands one delivery to m: what is due again, else what is new. Under g.mu.
-func (g *group) take(m *member) *transport.Delivery {
+// take hands one delivery to m, in d: what is due again, else what is new. It is false if there is none. Under g.mu.
+func (g *group) take(m *member, d *transport.Delivery) bool {
 	if g.win.Waiting() > 0 {
 		if token, ok := g.win.Again(time.Now()); ok {
 			out, attempt := g.win.Get(token)
-			return g.out(m, token, out.e, attempt)
+			g.out(m, d, token, out.e, attempt)
+			return true
 		}
 	}
 	if g.ordered && g.win.Len() > 0 {
-		return nil
+		return false
 	}
 	for {
 		e, _ := g.peek(&g.t.log) // never lost: a group's messages are not evicted
 		if e == nil {
-			return nil
+			return false
 		}
 		g.pos.Store(e.offset + 1)
 		if e.expires != 0 && time.Now().UnixNano() >= e.expires {
 			g.backlog.Add(-int64(e.size))
 			continue
 		}
-		return g.out(m, g.win.Add(outstanding{e, m}, 1), e, 1)
+		g.out(m, d, g.win.Add(outstanding{e, m}, 1), e, 1)
+		return true
 	}
 }
 
-func (g *group) out(m *member, token uint64, e *entry, attempt int) *transport.Delivery {
+func (g *group) out(m *member, d *transport.Delivery, token uint64, e *entry, attempt int) {
 	g.win.Set(token, outstanding{e, m})
 	m.out++
-	return transport.NewDelivery(g, token, &e.m, attempt, 0)
+	d.Init(g, token, &e.m, attempt, 0)
 }
 
 // passOn wakes the next member if there is more to do, or sees to it that one wakes when there is. Under g.mu.
@@ -160,10 +163,12 @@ func (g *group) passOn() {
 	if !(g.ordered && g.win.Len() > 0) && g.pos.Load() < g.t.log.head.Load() {
 		g.waiting.wake()
 	} else if g.win.Waiting() > 0 {
-		wait := time.Until(g.win.Due())
-		if g.timer == nil {
+		switch wait := time.Until(g.win.Due()); {
+		case wait <= 0:
+			g.waiting.wake()
+		case g.timer == nil:
 			g.timer = time.AfterFunc(wait, g.rouse)
-		} else {
+		default:
 			g.timer.Reset(wait)
 		}
 	}
@@ -277,8 +282,17 @@ type member struct {
 }
 
 func (m *member) Next(ctx context.Context) (*transport.Delivery, error) {
-	if err := ctx.Err(); err != nil {
+	d := new(transport.Delivery)
+	if err := m.NextInto(ctx, d); err != nil {
 		return nil, err
+	}
+	return d, nil
+}
+
+// NextInto implements [transport.ReusingSubscription].
+func (m *member) NextInto(ctx context.Context, d *transport.Delivery) error {
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	g := m.g
 	g.mu.Lock()
@@ -288,23 +302,21 @@ func (m *member) Next(ctx context.Context) (*transport.Delivery, error) {
 			if m.n > 0 {
 				m.rouse() // each reader wakes the next
 			}
-			return nil, io.EOF
+			return io.EOF
 		}
 		if m.out < m.buffer {
-			if d := g.take(m); d != nil {
+			if g.take(m, d) {
 				m.passOn()
-				return d, nil
+				return nil
 			}
 		}
 		m.n++
 		m.passOn() // publishers append and then look who waits; this looks after it is listed
-		g.mu.Unlock()
 		err := m.wait(ctx)
-		g.mu.Lock()
 		m.n--
 		if err != nil {
 			m.passOn() // a token may have come at the same time
-			return nil, err
+			return err
 		}
 	}
 }

@@ -216,6 +216,7 @@ type feed struct {
 	stop  func() // ends run
 
 	filling chan struct{} // a lock that a ctx can give up on: one fill at a time
+	unacked atomic.Int64  // messages that are not acknowledged upstream; those in the log are, if it is 0
 
 	// Under t.mu:
 	demanded transport.Feature // what the upstream has agreed to
@@ -331,11 +332,13 @@ func (f *feed) run(ctx context.Context) {
 			entries = append(entries, newMirrored(d, prev))
 			prev = d
 		}
+		f.unacked.Store(int64(n))
 		f.t.publishAll(ctx, entries) // fails only when the feed is stopped
 		for i, d := range batch[:n] {
 			d.Ack()
 			batch[i], entries[i] = nil, nil
 		}
+		f.unacked.Store(0)
 		entries = entries[:0]
 	}
 	f.sub.Close()
@@ -447,6 +450,10 @@ func (f *feed) position(from string) (uint64, error) {
 	if o, ok := f.index[from]; ok && from != "" {
 		return o, nil
 	}
+	// Upstream may have moved on without a message of the topic, so that its newest position is that of none.
+	if f.unacked.Load() == 0 && from != "" && from == f.sub.Cursor() {
+		return l.head.Load(), nil
+	}
 	return 0, errNotCached
 }
 
@@ -496,15 +503,32 @@ func (f *feed) fill(ctx context.Context, from string) error {
 		if o := &f.m.bus.o; len(read) >= o.HistoryMessages || size >= o.HistoryBytes {
 			return errTooOld
 		}
-		d, err := sub.Next(ctx)
+		d, err := f.next(ctx, sub)
 		if err != nil {
 			return err
+		}
+		if d == nil { // nothing comes now, but it may have moved on all the same
+			if f.join(from, sub.Cursor(), read) {
+				return nil
+			}
+			continue
 		}
 		read = append(read, newMirrored(d, prev))
 		size += d.Size()
 		prev = d
 		d.Ack()
 	}
+}
+
+// next returns the next delivery, or nil if none comes soon.
+func (f *feed) next(ctx context.Context, sub transport.Subscription) (*transport.Delivery, error) {
+	soon, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
+	defer cancel()
+	d, err := sub.Next(soon)
+	if err != nil && soon.Err() != nil && ctx.Err() == nil && errors.Is(err, soon.Err()) {
+		return nil, nil
+	}
+	return d, err
 }
 
 // join puts read before the cache if the cursor at its end is one of the cache's.

@@ -3,21 +3,23 @@ package mem
 import (
 	"context"
 	"io"
+	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/intermodal-go/intermodal/transport"
 )
 
 // A queue hands what callers bring to the receivers of a topic: calls to responders, streams to listeners. Each item
-// goes to one receiver.
+// goes to one receiver: straight to the reader that has waited longest, else it waits for one. So there is never an
+// item beside a reader that could take it.
 type queue[T any] struct {
 	limit int
 
 	mu        sync.Mutex
-	items     []T
-	first     int // index of the first item
+	items     fifo[T]
+	waiting   fifo[*waiter[T]]
 	receivers map[*receiver[T]]struct{}
-	waiting   waitlist
 	closed    bool
 }
 
@@ -25,11 +27,18 @@ type queue[T any] struct {
 type receiver[T any] struct {
 	q      *queue[T]
 	buffer int // how many may be out; 0: any number
+	spare  atomic.Pointer[waiter[T]]
 
 	// Under q.mu:
-	sleeper
 	out    int
 	closed bool
+}
+
+// A waiter is a reader that waits. Whoever takes it out of the queue owes it a signal: an item, or the end.
+type waiter[T any] struct {
+	r     *receiver[T]
+	item  chan T
+	ended bool
 }
 
 // join adds a receiver.
@@ -42,7 +51,7 @@ func (q *queue[T]) join(buffer int) (*receiver[T], error) {
 	if q.receivers == nil {
 		q.receivers = map[*receiver[T]]struct{}{}
 	}
-	r := &receiver[T]{q: q, buffer: buffer, sleeper: newSleeper()}
+	r := &receiver[T]{q: q, buffer: buffer}
 	q.receivers[r] = struct{}{}
 	return r, nil
 }
@@ -54,35 +63,35 @@ var errNobody = &transport.Error{Code: transport.CodeUnavailable, Reason: transp
 // push adds an item. It fails at once without a receiver.
 func (q *queue[T]) push(item T) error {
 	q.mu.Lock()
+	if w := q.reader(nil); w != nil {
+		w.r.out++
+		q.mu.Unlock()
+		w.item <- item
+		return nil
+	}
 	defer q.mu.Unlock()
 	switch {
 	case q.closed:
 		return errClosed
 	case len(q.receivers) == 0:
 		return errNobody
-	case q.len() >= q.limit:
+	case q.items.len() >= q.limit:
 		return transport.Errorf(transport.CodeResourceExhausted, "%d are waiting already, the limit", q.limit)
 	}
-	if len(q.items) == cap(q.items) && q.first > len(q.items)/2 { // else one that never runs empty would grow for ever
-		n := copy(q.items, q.items[q.first:])
-		clear(q.items[n:])
-		q.items, q.first = q.items[:n], 0
-	}
-	q.items = append(q.items, item)
-	q.waiting.wake()
+	q.items.push(item)
 	return nil
 }
 
-func (q *queue[T]) len() int { return len(q.items) - q.first }
-
-// pop returns the first item; there must be one.
-func (q *queue[T]) pop() (item T) {
-	var none T
-	item, q.items[q.first] = q.items[q.first], none
-	if q.first++; q.first == len(q.items) {
-		q.items, q.first = q.items[:0], 0
+// reader takes the reader that has waited longest out of the queue, of those whose receiver has room, or of those of r.
+// Under q.mu.
+func (q *queue[T]) reader(r *receiver[T]) *waiter[T] {
+	for i, w := range q.waiting.all() {
+		if w.r == r || r == nil && w.r.room() {
+			q.waiting.remove(i)
+			return w
+		}
 	}
-	return item
+	return nil
 }
 
 // next takes an item that keep accepts; others are thrown away.
@@ -91,60 +100,89 @@ func (r *receiver[T]) next(ctx context.Context, keep func(T) bool) (item T, err 
 	if err := ctx.Err(); err != nil {
 		return none, err
 	}
+	for {
+		w, item, err := r.take(keep)
+		if w == nil {
+			return item, err
+		}
+		if item, err = w.wait(ctx); err != nil {
+			return none, err
+		}
+		if keep(item) {
+			r.spare.Store(w)
+			return item, nil
+		}
+		r.settled()
+	}
+}
+
+// take takes an item that waits. If there is none, the reader is put into the queue.
+func (r *receiver[T]) take(keep func(T) bool) (w *waiter[T], item T, err error) {
+	var none T
 	q := r.q
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for {
-		if r.closed {
-			if r.n > 0 {
-				r.rouse() // each reader wakes the next
-			}
-			return none, io.EOF
-		}
-		for r.room() && q.len() > 0 {
-			if item := q.pop(); keep(item) {
-				r.out++
-				r.passOn()
-				return item, nil
-			}
-		}
-		r.n++
-		r.passOn()
-		q.mu.Unlock()
-		err := r.wait(ctx)
-		q.mu.Lock()
-		r.n--
-		if err != nil {
-			r.passOn() // a token may have come at the same time
-			return none, err
+	if r.closed {
+		return nil, none, io.EOF
+	}
+	for r.room() && q.items.len() > 0 {
+		if item := q.items.pop(); keep(item) {
+			r.out++
+			return nil, item, nil
 		}
 	}
+	if w = r.spare.Swap(nil); w == nil {
+		w = &waiter[T]{r: r, item: make(chan T, 1)}
+	}
+	q.waiting.push(w)
+	return w, none, nil
+}
+
+// wait waits for the signal or the end of ctx. A context that cannot end saves the select. What was handed over at the
+// same time counts more than the end of ctx.
+func (w *waiter[T]) wait(ctx context.Context) (item T, err error) {
+	if done := ctx.Done(); done == nil {
+		item = <-w.item
+	} else {
+		select {
+		case item = <-w.item:
+		case <-done:
+			q := w.r.q
+			q.mu.Lock()
+			i := slices.Index(q.waiting.all(), w)
+			if i >= 0 {
+				q.waiting.remove(i)
+			}
+			q.mu.Unlock()
+			if i >= 0 {
+				return item, ctx.Err()
+			}
+			item = <-w.item
+		}
+	}
+	if w.ended {
+		return item, io.EOF
+	}
+	return item, nil
 }
 
 func (r *receiver[T]) room() bool { return r.buffer == 0 || r.out < r.buffer }
 
-// passOn sees to it that readers who wait are found, and that one wakes if there is something to take. Under q.mu.
-func (r *receiver[T]) passOn() {
-	switch {
-	case r.closed:
-	case r.n > 0 && r.room():
-		r.q.waiting.add(&r.sleeper)
-	default:
-		r.q.waiting.remove(&r.sleeper)
-	}
-	if r.q.len() > 0 {
-		r.q.waiting.wake()
-	}
-}
-
 // settled makes room for another item.
 func (r *receiver[T]) settled() {
-	r.q.mu.Lock()
-	defer r.q.mu.Unlock()
+	q := r.q
+	q.mu.Lock()
 	r.out--
-	if r.n > 0 {
-		r.passOn()
+	if q.items.len() > 0 && r.room() {
+		if w := q.reader(r); w != nil {
+			item := q.items.pop()
+			r.out++
+			q.mu.Unlock()
+			w.item <- item
+			return
+		}
 	}
+	q.mu.Unlock()
 }
 
 // close takes the receiver out and returns the items that nobody is left for.
@@ -160,22 +198,17 @@ func (r *receiver[T]) close() []T {
 	if len(q.receivers) > 0 {
 		return nil
 	}
-	return q.rest()
+	return q.items.rest()
 }
 
+// end tells all readers of r. Under q.mu.
 func (r *receiver[T]) end() {
 	r.closed = true
-	r.q.waiting.remove(&r.sleeper)
-	r.rouse()
-	if r.q.len() > 0 {
-		r.q.waiting.wake() // it may have been woken for an item
+	for w := r.q.reader(r); w != nil; w = r.q.reader(r) {
+		var none T
+		w.ended = true
+		w.item <- none // never blocks: it is the first signal since w waits
 	}
-}
-
-func (q *queue[T]) rest() []T {
-	left := q.items[q.first:]
-	q.items, q.first = nil, 0
-	return left
 }
 
 // close ends the queue and all its receivers and returns what is left.
@@ -183,18 +216,17 @@ func (q *queue[T]) close() []T {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.closed = true
-	left := q.rest()
 	for r := range q.receivers {
 		r.end()
 	}
 	clear(q.receivers)
-	return left
+	return q.items.rest()
 }
 
 func (q *queue[T]) unused() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.receivers) == 0 && q.len() == 0
+	return len(q.receivers) == 0 && q.items.len() == 0
 }
 
 // receive joins a queue of the topic. It holds the topic's lock, so that the topic cannot be swept in between.
@@ -215,4 +247,46 @@ func receive[T any](b *Bus, name string, buffer int, of func(*topic) *queue[T]) 
 			return nil, err
 		}
 	}
+}
+
+// A fifo is a queue that keeps its memory, and that does not grow as long as it does not hold more.
+type fifo[T any] struct {
+	items []T
+	first int // index of the first item
+}
+
+func (f *fifo[T]) len() int { return len(f.items) - f.first }
+func (f *fifo[T]) all() []T { return f.items[f.first:] }
+
+func (f *fifo[T]) push(item T) {
+	if len(f.items) == cap(f.items) && f.first > len(f.items)/2 {
+		n := copy(f.items, f.items[f.first:])
+		clear(f.items[n:])
+		f.items, f.first = f.items[:n], 0
+	}
+	f.items = append(f.items, item)
+}
+
+// pop returns the first item; there must be one.
+func (f *fifo[T]) pop() (item T) {
+	item = f.items[f.first]
+	f.remove(0)
+	return item
+}
+
+// remove removes the item at i of all.
+func (f *fifo[T]) remove(i int) {
+	var none T
+	copy(f.items[f.first+1:f.first+i+1], f.items[f.first:]) // mostly nothing
+	f.items[f.first] = none
+	if f.first++; f.first == len(f.items) {
+		f.items, f.first = f.items[:0], 0
+	}
+}
+
+// rest empties the queue.
+func (f *fifo[T]) rest() []T {
+	left := f.all()
+	*f = fifo[T]{}
+	return left
 }

@@ -19,6 +19,6 @@ func TestQueueDoesNotGrow(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, i-1, got)
 	}
-	require.LessOrEqual(t, cap(q.items), 16)
+	require.LessOrEqual(t, cap(q.items.items), 16)
 	require.Equal(t, []int{99_999}, r.close())
 }

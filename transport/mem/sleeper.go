@@ -3,39 +3,56 @@ package mem
 import (
 	"context"
 	"slices"
+	"sync"
 	"sync/atomic"
 )
 
-// A sleeper is one receiver's readers that wait. All but wait is guarded by the lock of what they wait for.
+// A sleeper is one receiver's readers that wait. The lock of what they wait for guards it all. A token wakes one of
+// them; one too many costs a look.
 type sleeper struct {
-	sem    chan struct{} // a token for one of them; one too many costs a look
-	n      int           // how many wait
-	listed bool          // they wait for something that others want as well
-}
+	n      int  // how many wait
+	listed bool // they wait for something that others want as well
 
-func newSleeper() sleeper { return sleeper{sem: make(chan struct{}, 1)} }
+	token bool          // for those whose context cannot end, as Serve's: a condition wakes them for less than a channel
+	cond  sync.Cond     // there is a token
+	sem   chan struct{} // the same token for the others; nil until there is one
+}
 
 // rouse gives a token.
 func (s *sleeper) rouse() {
-	select {
-	case s.sem <- struct{}{}:
-	default:
+	s.token = true
+	s.cond.Signal()
+	if s.sem != nil {
+		select {
+		case s.sem <- struct{}{}:
+		default:
+		}
 	}
 }
 
-// wait waits for a token or the end of ctx. A context that cannot end saves the select.
+// wait waits for a token or the end of ctx. It releases the lock meanwhile.
 func (s *sleeper) wait(ctx context.Context) error {
-	done := ctx.Done()
-	if done == nil {
-		<-s.sem
-		return nil
+	if done := ctx.Done(); done != nil && !s.token {
+		if s.sem == nil {
+			s.sem = make(chan struct{}, 1)
+		}
+		s.cond.L.Unlock()
+		var err error
+		select {
+		case <-s.sem:
+		case <-done:
+			err = ctx.Err()
+		}
+		if s.cond.L.Lock(); err == nil {
+			s.token = false
+		}
+		return err
 	}
-	select {
-	case <-s.sem:
-		return nil
-	case <-done:
-		return ctx.Err()
+	for !s.token {
+		s.cond.Wait()
 	}
+	s.token = false
+	return nil
 }
 
 // A waitlist has the receivers that wait for the same items, in the order they came. Its owner's lock guards it; len may

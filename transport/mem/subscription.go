@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/intermodal-go/intermodal/transport"
@@ -47,7 +46,8 @@ func (t *topic) subscribe(o transport.SubscribeOptions) (transport.Subscription,
 	if o.MaxAttempts == 0 {
 		o.MaxAttempts = transport.DefaultMaxAttempts
 	}
-	s := &subscription{t: t, o: o, sleeper: newSleeper()}
+	s := &subscription{t: t, o: o}
+	s.cond.L = &s.mu
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.removed != nil {
@@ -77,52 +77,58 @@ type subscription struct {
 	t *topic
 	o transport.SubscribeOptions
 
-	stacked     atomic.Bool   // it stands in t.sleepers
-	nextSleeper *subscription // there
-
 	mu     sync.Mutex
 	reader // reader.pos may be read without mu
+	sleeper
+	place
 	win    window.Window[*entry]
 	missed uint64 // to be told with the next delivery
 	last   *entry // the last that was read, if the topic is a mirror's
 	start  string // the cursor it started from, likewise
-	sleeper
-	timer *time.Timer
-	final error // how it ends once it has read everything
-	err   error // it has ended
+	timer  *time.Timer
+	final  error // how it ends once it has read everything
+	err    error // it has ended
 }
 
 func (s *subscription) Next(ctx context.Context) (*transport.Delivery, error) {
-	var dst [1]*transport.Delivery
-	if _, err := s.next(ctx, dst[:]); err != nil {
+	d := new(transport.Delivery)
+	if err := s.NextInto(ctx, d); err != nil {
 		return nil, err
 	}
-	return dst[0], nil
+	return d, nil
+}
+
+// NextInto implements [transport.ReusingSubscription].
+func (s *subscription) NextInto(ctx context.Context, d *transport.Delivery) error {
+	_, err := s.next(ctx, []*transport.Delivery{d})
+	return err
 }
 
 // NextAll implements [transport.BatchSubscription].
 func (s *subscription) NextAll(ctx context.Context, dst []*transport.Delivery) (int, error) {
+	clear(dst)
 	return s.next(ctx, dst)
 }
 
+// next fills dst, whose deliveries it uses where there are any.
 func (s *subscription) next(ctx context.Context, dst []*transport.Delivery) (int, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
-	asleep := false
+	s.mu.Lock()
 	for {
-		s.mu.Lock()
-		if asleep {
-			s.n--
-		}
 		n, overflow := s.take(dst)
-		err, full := s.err, s.full()
-		finished := n == 0 && s.finished()
-		if asleep = n == 0 && err == nil && !overflow && !finished; asleep {
-			s.n++
+		err, finished := s.err, n == 0 && s.finished()
+		if n == 0 && err == nil && !overflow && !finished && s.after == nil {
+			if err = s.sleep(ctx); err == nil {
+				continue
+			}
 		}
-		s.passOn()
+		s.passOn() // after an error too: a token may have come at the same time and was meant for this reader
+		after := s.after
+		s.after = nil
 		s.mu.Unlock()
+		after.wake() // first of all: what a handler does must not hold up others
 		switch {
 		case n > 0:
 			if s.o.Overflow == transport.Block {
@@ -133,18 +139,10 @@ func (s *subscription) next(ctx context.Context, dst []*transport.Delivery) (int
 			return 0, err
 		case overflow:
 			s.overflow("it was too slow for the topic's history")
-			continue
 		case finished:
 			s.end(func() error { return s.final })
-			continue
 		}
-		if err := s.sleep(ctx, full); err != nil {
-			s.mu.Lock()
-			s.n--
-			s.passOn() // in case a token came at the same time and was meant for this reader
-			s.mu.Unlock()
-			return 0, err
-		}
+		s.mu.Lock()
 	}
 }
 
@@ -157,36 +155,38 @@ func (s *subscription) passOn() {
 	if s.err != nil || s.finished() || !s.full() && s.pos.Load() < s.t.log.head.Load() {
 		s.rouse()
 	} else if s.win.Waiting() > 0 {
-		wait := time.Until(s.win.Due())
-		if s.timer == nil {
-			s.timer = time.AfterFunc(wait, s.rouse)
-		} else {
+		switch wait := time.Until(s.win.Due()); {
+		case wait <= 0:
+			s.rouse()
+		case s.timer == nil:
+			s.timer = time.AfterFunc(wait, s.due)
+		default:
 			s.timer.Reset(wait)
 		}
 	}
 }
 
+// due gives a token when the time of a redelivery has come.
+func (s *subscription) due() {
+	s.mu.Lock()
+	s.rouse()
+	s.mu.Unlock()
+}
+
 // sleep waits for a token. Whoever settles, publishes, closes or reaches a redelivery's time gives one. While the
-// window is full, publishers need not.
-func (s *subscription) sleep(ctx context.Context, full bool) error {
+// window is full, publishers need not. Under mu, which it releases meanwhile.
+func (s *subscription) sleep(ctx context.Context) error {
 	if s.o.Overflow == transport.Block {
 		s.t.advanced(never)
 	}
-	if !full {
-		if s.stacked.CompareAndSwap(false, true) {
-			for {
-				top := s.t.sleepers.Load()
-				s.nextSleeper = top
-				if s.t.sleepers.CompareAndSwap(top, s) {
-					break
-				}
-			}
-		}
-		if s.pos.Load() < s.t.log.head.Load() {
-			return nil // published before it was listed
-		}
+	if !s.full() {
+		s.t.sleepers.add(s)
 	}
-	return s.wait(ctx)
+	s.n++
+	s.passOn() // publishers append and then look who sleeps; this looks after it is listed
+	err := s.wait(ctx)
+	s.n--
+	return err
 }
 
 // full reports whether nothing new may be handed out. Under mu.
@@ -206,7 +206,7 @@ func (s *subscription) take(dst []*transport.Delivery) (n int, overflow bool) {
 			break
 		}
 		e, attempt := s.win.Get(token)
-		dst[n] = s.delivery(token, e, attempt)
+		dst[n] = s.delivery(dst[n], token, e, attempt)
 	}
 	for n < len(dst) && !s.full() {
 		e, lost := s.peek(&s.t.log)
@@ -227,19 +227,25 @@ func (s *subscription) take(dst []*transport.Delivery) (n int, overflow bool) {
 		if e.expires != 0 && time.Now().UnixNano() >= e.expires {
 			continue
 		}
-		dst[n] = s.delivery(s.win.Add(e, 1), e, 1)
+		dst[n] = s.delivery(dst[n], s.win.Add(e, 1), e, 1)
 		n++
 	}
 	return n, false
 }
 
-func (s *subscription) delivery(slot uint64, e *entry, attempt int) *transport.Delivery {
+// delivery makes d the delivery of e, or a new one if it is nil.
+func (s *subscription) delivery(d *transport.Delivery, slot uint64, e *entry, attempt int) *transport.Delivery {
+	if d == nil {
+		d = new(transport.Delivery)
+	}
 	missed := s.missed
 	s.missed = 0
 	if s.t.feed != nil {
-		return transport.NewDelivery(&mirroredSource{s, e}, slot, &e.m, attempt, missed)
+		d.Init(&mirroredSource{s, e}, slot, &e.m, attempt, missed)
+	} else {
+		d.Init((*source)(s), e.offset<<slotBits|slot, &e.m, attempt, missed)
 	}
-	return transport.NewDelivery((*source)(s), e.offset<<slotBits|slot, &e.m, attempt, missed)
+	return d
 }
 
 // drained reports whether everything was read and settled.
@@ -370,7 +376,11 @@ func (s *subscription) end(why func() error) bool {
 		s.timer.Stop()
 	}
 	s.passOn()
+	crowded := s.placed && s.t.sleepers.leave()
 	s.mu.Unlock()
+	if crowded {
+		s.t.sleepers.wake()
+	}
 	s.t.forget(s)
 	if s.t.feed != nil {
 		s.t.feed.leave()

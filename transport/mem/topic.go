@@ -21,8 +21,7 @@ type topic struct {
 	feed  *feed  // where the messages come from, in a Mirror
 	epoch string // begins every cursor: a topic that was forgotten and made anew refuses the old ones
 
-	// Readers of the log that sleep, a stack. Publishers take it whole.
-	sleepers atomic.Pointer[subscription]
+	sleepers rows // readers of the log that sleep
 	// What a blocked publisher waits for: that every blocking reader has passed this offset. 0: nobody waits.
 	want atomic.Uint64
 
@@ -88,14 +87,7 @@ func (t *topic) publishAll(ctx context.Context, es []*entry) []error {
 
 // wake rouses the readers that sleep. groups is the slice as it was under the lock; it is replaced, never changed.
 func (t *topic) wake(groups []*group) {
-	if t.sleepers.Load() != nil {
-		for s := t.sleepers.Swap(nil); s != nil; {
-			next := s.nextSleeper
-			s.stacked.Store(false) // from here on s may be stacked again
-			s.rouse()
-			s = next
-		}
-	}
+	t.sleepers.wake()
 	for _, g := range groups {
 		g.rouse()
 	}

@@ -23,6 +23,9 @@ type DedupOptions struct {
 	// Lease is how long a message may be in work: Dedup ends the handler's context after it, as [Timeout] does. The
 	// claim in the Store lasts 5 s longer; then a crashed process is waited for no more. 0 means 5 minutes.
 	Lease time.Duration
+	// SuccessesOnly remembers no errors. It is for events whose dead letters are sent back (compose.Redrive), which keep
+	// their ID: else the refusal would be replayed to them.
+	SuccessesOnly bool
 	// OnError is told when an outcome could not be stored, so that a duplicate may run again. It must be safe for
 	// concurrent use. Without it that is logged to slog.Default, by topic and ID.
 	OnError func(m *transport.Message, err error)
@@ -32,9 +35,9 @@ type DedupOptions struct {
 // [transport.Peer].ID, and have the same idempotency-key header or, without one, the same ID. A message that has
 // neither is always handled.
 //
-// A success and an error that is not [transport.Retryable] are remembered and replayed: duplicates share the reply,
-// which is read-only, and get the public part of the error. After a retryable error or a panic nothing is remembered,
-// so that a redelivery runs again. A duplicate of a message that is in work waits for it, until its own ctx ends. The
+// A success and, unless SuccessesOnly is set, an error that is not [transport.Retryable] are remembered and replayed:
+// duplicates share the reply, which is read-only, and get the public part of the error. After another error or a panic
+// nothing is remembered, so that a redelivery runs again. A duplicate of a message that is in work waits for it, until its own ctx ends. The
 // same key with another body is refused with CodeFailedPrecondition. If the Store fails, the message is refused with
 // its Code, or else CodeUnavailable, and not handled.
 //
@@ -84,7 +87,7 @@ func (d *DedupOptions) once(ctx context.Context, m *transport.Message, key strin
 	var outcome *Record
 	defer func() { d.settle(ctx, m, key, owner, outcome) }() // also when h panics
 	reply, err = h(ctx, m)
-	if !transport.Retryable(err) {
+	if err == nil || !d.SuccessesOnly && !transport.Retryable(err) {
 		outcome = &Record{Fingerprint: fingerprint, Reply: reply, Err: public(err)}
 	}
 	return reply, err

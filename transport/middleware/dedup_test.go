@@ -53,6 +53,16 @@ func TestDedupForgetsWhatMayPass(t *testing.T) {
 	require.Equal(t, int32(3), n.Load())
 }
 
+func TestDedupSuccessesOnly(t *testing.T) {
+	inner, n := fails(transport.CodeNotFound)
+	h := middleware.Dedup(&middleware.DedupOptions{SuccessesOnly: true})(inner)
+	for _, want := range []error{transport.CodeNotFound, nil, nil} {
+		_, err := h(t.Context(), message("1"))
+		require.Equal(t, want, err)
+	}
+	require.Equal(t, int32(2), n.Load())
+}
+
 func TestDedupForgetsAPanic(t *testing.T) {
 	n := 0
 	h := middleware.Dedup(nil)(func(context.Context, *transport.Message) (*transport.Message, error) {

@@ -120,7 +120,7 @@ var disruptCases = []testCase{{
 		c.serve(c.respond(topic), func(ctx context.Context, m *transport.Message) (*transport.Message, error) {
 			mu.Lock()
 			handled[string(m.Body)]++
-			if len(handled)%20 == 7 {
+			if handled[string(m.Body)] == 1 && len(handled)%20 == 7 {
 				go c.Disrupt()
 			}
 			mu.Unlock()

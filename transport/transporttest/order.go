@@ -47,11 +47,13 @@ var orderCases = []testCase{{
 		topic := c.topic()
 		s := c.subscribe(topic, inOrder)
 		c.publish(topic, numbers(1, 5)...)
+		var due time.Time
 		for attempt := 1; attempt < 4; attempt++ {
 			d := c.expect(s, "1")
+			require.False(c, time.Now().Before(due), "it came too early")
 			require.Equal(c, attempt, d.Attempt)
+			due = time.Now().Add(wait)
 			c.nack(d, again(wait))
-			c.nothingFor(s, wait*4/5)
 		}
 		d := c.expect(s, "1")
 		require.Equal(c, 4, d.Attempt)

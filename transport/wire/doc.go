@@ -42,7 +42,8 @@
 //   - HTTP, calls: the field of that name, or Intermodal-Header for what HTTP cannot carry, see [SetHeader];
 //   - HTTP, events, and CloudEvents: the attribute intermodalheader, see [AppendEvent]. Plain HTTP requests can give a
 //     server's Options.Headers a field of that name;
-//   - JSON-RPC: the member header beside params, result or data, an object, see [AppendJSONHeader];
+//   - JSON-RPC: the member header of meta, which stands beside params or result, or the member header beside data, an
+//     object, see [AppendJSONHeader]. The ID is the member id there;
 //   - AMQP: the headers table: a string, an array of them for several values, a byte array under a -bin key.
 //
 // The table:

@@ -42,6 +42,7 @@ type held struct {
 	out      bool
 	canceled bool
 	cancel   context.CancelFunc // of the last Context of a call
+	delivery transport.Delivery // the first
 }
 
 // InboxOptions are what an Inbox needs to know of its protocol. A func must be safe for concurrent use.
@@ -63,6 +64,9 @@ type InboxOptions struct {
 	Credit func(n int)
 	// Dropped is told of a message that was refused for good, or given up after MaxAttempts. nil: nobody is told.
 	Dropped func(m *transport.Message, err error)
+	// Stale is told each time that something was settled whose connection is gone, so that Settle was not called for it.
+	// nil: nobody is told.
+	Stale func()
 	// Closed tells the server, once, when Close is called. Its error is Close's.
 	Closed func() error
 }
@@ -442,7 +446,11 @@ func (in *Inbox) next(ctx context.Context, dst []*transport.Delivery) (int, erro
 func (in *Inbox) wait(ctx context.Context, due time.Time) error {
 	var timer <-chan time.Time
 	if !due.IsZero() {
-		t := time.NewTimer(time.Until(due))
+		left := time.Until(due)
+		if left <= 0 {
+			return nil
+		}
+		t := time.NewTimer(left)
 		defer t.Stop()
 		timer = t.C
 	}
@@ -490,7 +498,12 @@ func (in *Inbox) take(dst []*transport.Delivery) (n int, due time.Time, err erro
 			missed, in.dropped = it.Missed+in.dropped, 0
 		}
 		it.h.out = true
-		dst[n] = transport.NewDelivery(&it.h, token, &it.Message, attempt, missed)
+		if again {
+			dst[n] = transport.NewDelivery(&it.h, token, &it.Message, attempt, missed)
+		} else {
+			it.h.delivery.Init(&it.h, token, &it.Message, attempt, missed)
+			dst[n] = &it.h.delivery
+		}
 		n++
 	}
 	if n == 0 {
@@ -604,6 +617,9 @@ func (in *Inbox) settleRemote(token uint64, it *Item, reply *transport.Message, 
 	in.signal()
 	in.mu.Unlock()
 	if stale {
+		if in.o.Stale != nil {
+			in.o.Stale()
+		}
 		return transport.Errorf(transport.CodeUnavailable, "the connection that brought the message is gone")
 	}
 	return in.o.Settle(it.Tag, reply, err)

@@ -9,8 +9,8 @@ import (
 	"github.com/intermodal-go/intermodal/transport"
 )
 
-// A Window holds unsettled values in the order they were first handed out. The zero Window is empty. It is not safe
-// for concurrent use: its owner's lock guards it.
+// A Window holds unsettled values in the order they were first handed out. The zero Window is empty. It must not be
+// copied, and is not safe for concurrent use: its owner's lock guards it.
 type Window[T any] struct {
 	slots   []slot[T]
 	free    int // index+1 of the first free slot
@@ -19,6 +19,7 @@ type Window[T any] struct {
 	count   int
 	serial  uint64
 	waiting retries
+	first   [1]slot[T] // where slots begins: a reader that keeps up needs no more
 }
 
 type slot[T any] struct {
@@ -35,6 +36,9 @@ func (w *Window[T]) Len() int { return w.count }
 func (w *Window[T]) Add(v T, attempt int) (token uint64) {
 	i := w.free
 	if i == 0 {
+		if w.slots == nil {
+			w.slots = w.first[:0]
+		}
 		w.slots = append(w.slots, slot[T]{})
 		i = len(w.slots)
 	} else {
