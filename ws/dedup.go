@@ -1,0 +1,77 @@
+package ws
+
+import (
+	"hash/maphash"
+	"sync"
+	"time"
+)
+
+// Bounds of a window: what is older, or more than this ago, may be published once more if it is sent again.
+const (
+	windowEvents = 32 << 10 // in each of its two halves
+	windowAge    = 2 * time.Minute
+)
+
+// A window remembers which events were accepted of late, so that one that a client sends again, because the answer was
+// lost with its connection, is not published twice.
+type window struct {
+	seed maphash.Seed
+
+	mu     sync.Mutex
+	new    map[uint64]bool // whether it is done
+	old    map[uint64]bool
+	since  time.Time                // when new was begun
+	waited map[uint64]chan struct{} // closed when the event is done
+}
+
+func newWindow() *window {
+	return &window{seed: maphash.MakeSeed(), new: map[uint64]bool{}, waited: map[uint64]chan struct{}{}}
+}
+
+// key stands for an event of a peer.
+func (w *window) key(peer, topic, id string) uint64 {
+	return maphash.Comparable(w.seed, [3]string{peer, topic, id})
+}
+
+// begin says that an event is about to be published.
+func (w *window) begin(key uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if now := time.Now(); len(w.new) >= windowEvents || now.Sub(w.since) > windowAge {
+		w.old, w.new, w.since = w.new, make(map[uint64]bool), now
+	}
+	w.new[key] = false
+}
+
+// finish says what became of it. What failed is forgotten.
+func (w *window) finish(key uint64, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err == nil {
+		w.new[key] = true
+	} else {
+		delete(w.new, key)
+		delete(w.old, key)
+	}
+	if c := w.waited[key]; c != nil {
+		delete(w.waited, key)
+		close(c)
+	}
+}
+
+// seen reports whether the event was accepted. If it is being published, wait is closed when that is over.
+func (w *window) seen(key uint64) (done bool, wait <-chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	done, known := w.new[key]
+	if !known {
+		done, known = w.old[key]
+	}
+	if done || !known {
+		return done, nil
+	}
+	if w.waited[key] == nil {
+		w.waited[key] = make(chan struct{})
+	}
+	return false, w.waited[key]
+}

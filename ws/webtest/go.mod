@@ -1,0 +1,17 @@
+module github.com/intermodal-go/intermodal/ws/webtest
+
+go 1.26
+
+require (
+	github.com/intermodal-go/intermodal v0.0.0
+	github.com/stretchr/testify v1.11.1
+)
+
+require (
+	github.com/coder/websocket v1.8.15 // indirect
+	github.com/davecgh/go-spew v1.1.1 // indirect
+	github.com/pmezard/go-difflib v1.0.0 // indirect
+	gopkg.in/yaml.v3 v3.0.1 // indirect
+)
+
+replace github.com/intermodal-go/intermodal => ../..
