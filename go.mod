@@ -3,7 +3,9 @@ module github.com/intermodal-go/intermodal
 go 1.26
 
 require (
+	github.com/coder/websocket v1.8.15
 	github.com/google/jsonschema-go v0.4.3
+	github.com/rabbitmq/amqp091-go v1.16.0
 	github.com/stretchr/testify v1.11.1
 )
 

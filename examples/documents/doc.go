@@ -5,6 +5,9 @@
 //	go run ./examples/documents           # the documents that come with it
 //	go run ./examples/documents FILE…     # your own: .md is Markdown, all else plain text
 //
+// RabbitMQ is among the transports if AMQP_URL has the address of a broker, such as amqp://guest:guest@127.0.0.1:5672/;
+// else one line says that it is left out.
+//
 // It prints what is in each document, and a table of latencies: p50 means that half of the documents took at most so
 // long. The rows must agree on what is in the documents; the digest covers all answers, byte for byte. It exits 1 if
 // they do not, or if a file could not be processed.

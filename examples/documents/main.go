@@ -79,8 +79,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer, routes []
 	for i := range work {
 		work[i] = requests[i%len(requests)]
 	}
-	rows, err := compare(ctx, routes, work, *workers)
+	rows, leftOut, err := compare(ctx, routes, work, *workers)
 	printRows(stdout, rows)
+	for _, line := range leftOut {
+		fmt.Fprintf(stdout, "\n%s\n", line)
+	}
 	if err == nil {
 		err = agree(rows)
 	}
@@ -92,18 +95,24 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer, routes []
 	return status
 }
 
-// compare has work processed in each mode on each route, after a row for the plain function call.
-func compare(ctx context.Context, routes []route, work []document.Request, workers int) (rows []row, err error) {
+// compare has work processed in each mode on each route, after a row for the plain function call. It has a line for each
+// route that is left out.
+func compare(ctx context.Context, routes []route, work []document.Request, workers int) (rows []row, leftOut []string, err error) {
 	direct, err := measure(ctx, document.ProcessDocument, work, workers)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	direct.route, direct.mode = "none", "function call"
 	rows = append(rows, direct)
 	for _, route := range routes {
 		e, err := route.dial(ctx)
+		var without missing
+		if errors.As(err, &without) {
+			leftOut = append(leftOut, fmt.Sprintf("%s is left out: %s.", route.name, without))
+			continue
+		}
 		if err != nil {
-			return rows, fmt.Errorf("%s: %w", route.name, err)
+			return rows, leftOut, fmt.Errorf("%s: %w", route.name, err)
 		}
 		for _, mode := range route.modes {
 			do, stop, err := mode.open(ctx, e, workers)
@@ -114,16 +123,16 @@ func compare(ctx context.Context, routes []route, work []document.Request, worke
 			}
 			if err != nil {
 				e.close()
-				return rows, fmt.Errorf("%s, %s: %w", route.name, mode.name, err)
+				return rows, leftOut, fmt.Errorf("%s, %s: %w", route.name, mode.name, err)
 			}
 			r.route, r.mode = route.name, mode.name
 			rows = append(rows, r)
 		}
 		if err := e.close(); err != nil {
-			return rows, fmt.Errorf("%s: %w", route.name, err)
+			return rows, leftOut, fmt.Errorf("%s: %w", route.name, err)
 		}
 	}
-	return rows, nil
+	return rows, leftOut, nil
 }
 
 // A row is one way of having documents processed, measured.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/intermodal-go/intermodal/amqpx/amqptest"
 	"github.com/intermodal-go/intermodal/examples/documents/document"
 	"github.com/intermodal-go/intermodal/transport"
 	"github.com/intermodal-go/intermodal/transport/transporttest/leak"
@@ -44,6 +45,9 @@ func table(t *testing.T, stdout string) (rows [][]string) {
 func wantRows() []string {
 	rows := []string{"none function call"}
 	for _, r := range routes {
+		if r.name == "RabbitMQ" && os.Getenv("AMQP_URL") == "" {
+			continue
+		}
 		for _, m := range r.modes {
 			rows = append(rows, r.name+" "+m.name)
 		}
@@ -52,6 +56,30 @@ func wantRows() []string {
 }
 
 func TestAllRowsAgree(t *testing.T) {
+	t.Setenv("AMQP_URL", amqptest.URL(t))
+	stdout := requireAgreement(t)
+	require.Contains(t, stdout, "  RabbitMQ")
+	require.NotContains(t, stdout, "left out")
+}
+
+func TestWithoutABroker(t *testing.T) {
+	t.Setenv("AMQP_URL", "")
+	stdout := requireAgreement(t)
+	require.Contains(t, stdout,
+		"\n\nRabbitMQ is left out: AMQP_URL has no address of a broker, such as amqp://guest:guest@127.0.0.1:5672/.\n\nAll ")
+}
+
+func TestBrokerThatDoesNotAnswer(t *testing.T) {
+	t.Setenv("AMQP_URL", "amqp://guest:swordfish@127.0.0.1:1/")
+	status, stdout, stderr := runProgram(t, routes[len(routes)-1:], "-n", "6")
+	require.Equal(t, 1, status)
+	require.Contains(t, stderr, "documents: RabbitMQ: unavailable: ")
+	require.NotContains(t, stdout+stderr, "swordfish")
+}
+
+// requireAgreement runs the program and returns what it prints.
+func requireAgreement(t *testing.T) string {
+	t.Helper()
 	status, stdout, stderr := runProgram(t, routes, "-n", "30")
 	require.Empty(t, stderr)
 	require.Zero(t, status)
@@ -67,6 +95,7 @@ func TestAllRowsAgree(t *testing.T) {
 	}
 	require.Contains(t, stdout, "containers.md: The box that made the world smaller\n  513 words, 62 lines, 2m10s to read, 9 links; box 11,")
 	require.Contains(t, stdout, fmt.Sprintf("All %d rows give the same answers.", len(rows)))
+	return stdout
 }
 
 func TestOwnFiles(t *testing.T) {
@@ -173,6 +202,9 @@ func eachMode(t *testing.T, f func(t *testing.T, do process)) {
 	for _, route := range routes {
 		for _, mode := range route.modes {
 			t.Run(route.name+"/"+mode.name, func(t *testing.T) {
+				if route.name == "RabbitMQ" {
+					t.Setenv("AMQP_URL", amqptest.URL(t))
+				}
 				e, err := route.dial(t.Context())
 				require.NoError(t, err)
 				do, stop, err := mode.open(t.Context(), e, 2)
