@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/intermodal-go/intermodal/transport"
+	"github.com/intermodal-go/intermodal/transport/wire"
 )
 
 // maxPublishes is how many events a client may have published without an answer.
@@ -237,7 +238,7 @@ func (c *Client) Open(ctx context.Context, topic string, h transport.Header) (tr
 		}
 		s, err := l.open(ctx, topic, h, 0)
 		if err == nil {
-			return opener{s}, nil
+			return s.Opener(), nil
 		}
 		if ctx.Err() != nil || !l.gone() || !transport.Resendable(err, nil) || c.ctx.Err() != nil {
 			return nil, err
@@ -280,7 +281,7 @@ func (c *Client) receive(ctx context.Context, method, topic string,
 
 // Accept implements [transport.Acceptor].
 func (c *Client) Accept(ctx context.Context, topic string) (transport.Listener, error) {
-	l := &listener{streams: make(chan *stream, maxWaiting), over: make(chan struct{})}
+	l := &listener{Backlog: wire.NewBacklog()}
 	l.init(c, topic, l)
 	if err := c.activate(ctx, l); err != nil {
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/intermodal-go/intermodal/transport"
+	"github.com/intermodal-go/intermodal/transport/wire"
 )
 
 // A feed is the server's end of Subscribe, Respond and Accept: one goroutine that takes from the server's transport and
@@ -501,7 +502,7 @@ func (d *feed) accept(a *asked) error {
 				in.End(err)
 				return
 			}
-			bridge(in, opener{out})
+			wire.Bridge(in, out.Opener())
 		})
 	}
 }

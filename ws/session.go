@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/intermodal-go/intermodal/transport"
+	"github.com/intermodal-go/intermodal/transport/wire"
 )
 
 // A session is what the server does for one connection.
@@ -240,14 +241,16 @@ func (v *session) open(f *fields, a *asked) {
 		return
 	}
 	v.wg.Go(func() {
-		out, err := v.s.t.Open(s.ctx, s.topic, s.header)
+		in := s.Incoming()
+		out, err := v.s.t.Open(in.Context(), in.Topic(), in.Header())
 		if err != nil {
 			a.done(err)
+			s.Cut(err)
 			s.over()
 			return
 		}
 		a.done(nil)
-		bridge(incoming{s}, out)
+		wire.Bridge(in, out)
 	})
 }
 

@@ -1107,6 +1107,13 @@ var broken = []struct {
 	{"loses the acceptor's header", "streams/metadata streams/header-at-end", opened(func(_ *wrapper, s transport.Stream) transport.Stream {
 		return &stream{Stream: s, header: func() (transport.Header, error) { _, err := s.Header(); return nil, err }}
 	})},
+	{"takes one header from an acceptor", "streams/metadata streams/header-after-items", accepted(func(_ *wrapper, in transport.Incoming) transport.Incoming {
+		var once sync.Once
+		return &incoming{Incoming: in, setHeader: func(h transport.Header) (err error) {
+			once.Do(func() { err = in.SetHeader(h) })
+			return err
+		}}
+	})},
 	{"loses the trailer", "streams/metadata streams/close-after-end", opened(func(_ *wrapper, s transport.Stream) transport.Stream {
 		return &stream{Stream: s, trailer: func() transport.Header { return nil }}
 	})},

@@ -422,9 +422,10 @@ func (s *stream) Close() error {
 
 type incoming struct {
 	transport.Incoming
-	ctx  context.Context
-	send func(m *transport.Message) error
-	end  func(err error) error
+	ctx       context.Context
+	send      func(m *transport.Message) error
+	setHeader func(h transport.Header) error
+	end       func(err error) error
 }
 
 func (in *incoming) Context() context.Context {
@@ -439,6 +440,13 @@ func (in *incoming) Send(m *transport.Message) error {
 		return in.Incoming.Send(m)
 	}
 	return in.send(m)
+}
+
+func (in *incoming) SetHeader(h transport.Header) error {
+	if in.setHeader == nil {
+		return in.Incoming.SetHeader(h)
+	}
+	return in.setHeader(h)
 }
 
 func (in *incoming) End(err error) error {

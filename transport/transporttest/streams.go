@@ -176,6 +176,20 @@ var streamCases = []testCase{{
 		c.sameHeader(h, c.header(s))
 	},
 }, {
+	name:  "streams/header-after-items",
+	rule:  "The acceptor may set its header until it sends something, whatever it has received before.",
+	needs: []need{streams},
+	run: func(c *env) {
+		s, in := c.stream()
+		require.NoError(c, in.SetHeader(transport.Header{"a": {"1"}}))
+		c.put(s.Send, "1")
+		require.Equal(c, "1", c.item(in.Recv))
+		require.NoError(c, in.SetHeader(transport.Header{"b": {"2"}}))
+		c.put(in.Send, "2")
+		c.sameHeader(transport.Header{"a": {"1"}, "b": {"2"}}, c.header(s))
+		require.Equal(c, "2", c.item(s.Recv))
+	},
+}, {
 	name:  "streams/header-at-end",
 	rule:  "Header waits for the first item or the end, and does not fail for a stream that ended with an error alone.",
 	needs: []need{streams},

@@ -1,5 +1,5 @@
 // Package wire is for those who implement protocols: what package transport says in Go, said in HTTP, JSON-RPC, AMQP and
-// CloudEvents. It does no I/O of its own but for reading and writing the HTTP bodies it is given, and starts nothing.
+// CloudEvents. It does no I/O of its own but for reading and writing the HTTP bodies it is given, and leaves no goroutine behind.
 // All functions are safe for concurrent use, and decoders take whatever a peer may send without panicking.
 //
 //   - Codes: [HTTPStatus], [RPCCode], [CloseCode], [AMQPOutcomeOf] and their reverses.
@@ -7,6 +7,8 @@
 //   - Headers: [SetHeader] and [SplitHeader] for calls over HTTP, [AppendJSONHeader], [AppendHeaderList].
 //   - Events: [AppendEvent], [AppendEvents], [SetEvent] and their reverses; [ReadEvents] for any HTTP request.
 //   - HTTP: [ReadBody], [Negotiate].
+//   - What a connection needs between the goroutine that reads it and the application: [Inbox] for subscriptions and calls
+//     that come in, [Stream] and [Backlog] for streams, [Bridge] to join a stream to another transport's.
 //
 // # Codes
 //

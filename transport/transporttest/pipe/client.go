@@ -189,7 +189,7 @@ func (c *Client) Open(ctx context.Context, topic string, h transport.Header) (tr
 	if err != nil {
 		return nil, err
 	}
-	return opener{s}, nil
+	return s.Opener(), nil
 }
 
 // begin takes what the server begins: calls for a responder of ours, and streams for an acceptor.

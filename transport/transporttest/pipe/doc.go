@@ -37,7 +37,7 @@
 //
 // A message of a group is named by its tag and settled by the frame settle, on which the server settles the delivery
 // of its own transport; settling does not wait for that. When the connection ends the server gives back what is unsettled.
-// Outside of groups the client settles by itself (see wire.Inbox), and the server counts a delivery as settled once it
+// Outside of groups the client settles by itself (see [wire.Inbox]), and the server counts a delivery as settled once it
 // is sent. A subscription ends with its connection, with CodeUnavailable, and can be resumed on another by its Cursor.
 // What was in flight has the Reason OUTCOME_UNKNOWN, or NOT_SENT if none of it was written.
 //

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/intermodal-go/intermodal/transport"
+	"github.com/intermodal-go/intermodal/transport/wire"
 )
 
 // A feed is the server's end of Subscribe, Respond and Accept: one goroutine that takes from the server's transport and
@@ -312,7 +313,7 @@ func (d *feed) accept() error {
 				in.End(err)
 				return
 			}
-			bridge(in, opener{out})
+			wire.Bridge(in, out.Opener())
 		})
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 
 	"github.com/intermodal-go/intermodal/transport"
+	"github.com/intermodal-go/intermodal/transport/wire"
 )
 
 // A session is what the server does for one connection.
@@ -159,18 +160,18 @@ func (v *session) serveBrief(f *frame, serve func(context.Context) (*transport.M
 
 // serveStream opens a stream at the server's transport for one that the client has opened.
 func (v *session) serveStream(f *frame) error {
-	s := newStream(v.conn, f.ID)
-	s.accept(v.ctx, f)
+	s := v.accept(v.ctx, f)
 	err := v.admit(f, s)
 	v.wg.Go(func() {
 		defer v.streams.leave()
-		out, err := v.s.t.Open(s.ctx, f.Topic, f.Header)
+		in := s.Incoming()
+		out, err := v.s.t.Open(in.Context(), f.Topic, f.Header)
 		if err != nil {
-			s.end(err)
+			in.End(err)
 			return
 		}
 		v.post(&frame{Type: "active", ID: f.ID})
-		bridge(incoming{s}, out)
+		wire.Bridge(in, out)
 	})
 	return err
 }
