@@ -348,7 +348,8 @@ func (p *publisher) writeAll(ch *channel, batch []*pending) bool {
 		o := batch[n].out
 		confirms[n], err = ch.PublishWithDeferredConfirm(o.exchange, o.key, o.mandatory, false, o.msg)
 	}
-	lost := ch.session.socket.uncork() != nil || ch.IsClosed()
+	// The library knows that a connection has ended before it says so of its channels.
+	lost := ch.session.socket.uncork() != nil || ch.IsClosed() || errors.Is(err, amqp.ErrClosed)
 	due := time.Now().Add(p.c.o.ConfirmTimeout)
 	p.mu.Lock()
 	for i, pd := range batch {
