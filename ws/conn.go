@@ -79,7 +79,8 @@ type conn struct {
 	work       int                   // what a drain waits for
 	draining   chan struct{}         // closed when there is no work; nil if there is no drain
 
-	wg sync.WaitGroup
+	wg    sync.WaitGroup
+	pings sync.WaitGroup
 }
 
 // newConn returns a conn over w, and the socket below it.
@@ -121,6 +122,7 @@ func (c *conn) finished() {
 	c.wg.Wait() // the closing handshake, too
 	c.sock.Close()
 	c.ws.CloseNow()
+	c.pings.Wait() // which that ends
 }
 
 // read reads frames until the connection ends, which it sees to, or until another goroutine reads.
@@ -319,13 +321,18 @@ func (c *conn) spawn(f func()) {
 	}
 }
 
-// ping asks the peer for a sign of life. Nobody waits for the answer: any byte will do.
+// ping asks the peer for a sign of life. Nobody waits for the answer: any byte will do. Its context is not the connection's,
+// with whose end the library would close the connection before the close frame has gone out.
 func (c *conn) ping() {
-	c.spawn(func() {
-		ctx, cancel := context.WithTimeout(c.ctx, pingTimeout)
-		defer cancel()
-		c.ws.Ping(ctx)
-	})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.over {
+		c.pings.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), pingTimeout)
+			defer cancel()
+			c.ws.Ping(ctx)
+		})
+	}
 }
 
 // watch looks after the connection from time to time. silent is for how long the peer may say nothing before it is

@@ -73,6 +73,7 @@ func (c *conn) sendAll(ctx context.Context, buf []byte, ends []int) error {
 	}
 	if c.server && !c.compress && !c.writing && c.err == nil && !c.over && len(c.out) == 0 {
 		c.writing = true
+		c.wg.Add(1)
 		c.mu.Unlock()
 		c.wrote(nil, c.sock.direct(bracket(buf, len(ends))))
 		return nil
@@ -126,6 +127,7 @@ func (c *conn) flush(inline bool) {
 	c.writing = true
 	if inline && c.closing == nil {
 		buf, marks := c.take()
+		c.wg.Add(1)
 		c.mu.Unlock()
 		c.wrote(marks, c.write(buf, marks))
 		return
@@ -134,8 +136,10 @@ func (c *conn) flush(inline bool) {
 	c.mu.Unlock()
 }
 
-// wrote is called when something has been written inline. What was queued meanwhile is left to a goroutine.
+// wrote is called when something has been written inline, which wg counts. What was queued meanwhile is left to a
+// goroutine, and so is a close frame, even if all else is over.
 func (c *conn) wrote(marks []mark, err error) {
+	defer c.wg.Done()
 	if err != nil {
 		c.failed(err)
 		return
@@ -146,7 +150,7 @@ func (c *conn) wrote(marks []mark, err error) {
 	switch {
 	case len(c.out) == 0 && c.closing == nil:
 		c.writing = false
-	case !c.over:
+	case !c.over || c.closing != nil:
 		c.wg.Go(c.writeAll)
 	}
 }
