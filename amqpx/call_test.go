@@ -238,14 +238,18 @@ func TestResponderConnectsAgain(t *testing.T) {
 // TestCallWithoutConnection waits for a broker until its ctx ends: then nothing was sent.
 func TestCallWithoutConnection(t *testing.T) {
 	cutter := newCutter()
-	c := dialed(t, amqpx.Options{Dial: cutter.dial})
+	var w watcher
+	c := dialed(t, amqpx.Options{Dial: cutter.dial, OnState: w.see})
 	require.Error(t, func() error {
 		_, err := c.Call(t.Context(), &transport.Message{Topic: "op"})
 		return err
 	}())
 	cutter.refuse(true)
 	cutter.cut()
-	time.Sleep(100 * time.Millisecond) // or the call is one that is cut off
+	waitFor(t, func() bool { // or the call is one that is cut off
+		states := w.of("call")
+		return !states[len(states)-1].Connected
+	})
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	_, err := c.Call(ctx, &transport.Message{Topic: "op"})

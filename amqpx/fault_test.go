@@ -535,7 +535,7 @@ func TestSilentNetwork(t *testing.T) {
 			require.Fail(t, "the silence is not noticed", "only by %v", roles)
 		}
 	}
-	require.Less(t, time.Since(began), 4*time.Second)
+	require.Less(t, time.Since(began), 6*time.Second) // three heartbeats, and what a busy machine takes
 
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
