@@ -8,7 +8,7 @@ import (
 	"github.com/intermodal-go/intermodal/transport/wire"
 )
 
-// A stream is one end of a stream that a conn knows by its number, and its wire.StreamPeer.
+// A stream is one end of a stream that a conn knows by its number, and its wire.StreamSender.
 type stream struct {
 	*wire.Stream
 	c     *conn
@@ -198,7 +198,7 @@ func (s *stream) begin(method string) []byte {
 	return appendUint(appendNote(buffer(), method), "stream", s.id)
 }
 
-// SendItem implements [wire.StreamPeer].
+// SendItem implements [wire.StreamSender].
 func (s *stream) SendItem(ctx context.Context, m *transport.Message) error {
 	frame := append(appendMessage(s.begin("rpc.stream"), m), closing...)
 	err := s.c.send(ctx, frame, true)
@@ -206,26 +206,26 @@ func (s *stream) SendItem(ctx context.Context, m *transport.Message) error {
 	return err
 }
 
-// SendCredit implements [wire.StreamPeer].
+// SendCredit implements [wire.StreamSender].
 func (s *stream) SendCredit(n int) {
 	s.c.note(append(appendUint(s.begin("rpc.credit"), "n", uint64(n)), closing...))
 }
 
-// SendHeader implements [wire.StreamPeer].
+// SendHeader implements [wire.StreamSender].
 func (s *stream) SendHeader(h transport.Header) {
 	s.c.note(append(appendHeader(s.begin("rpc.header"), h), closing...))
 }
 
-// SendEOF implements [wire.StreamPeer].
+// SendEOF implements [wire.StreamSender].
 func (s *stream) SendEOF() error { return s.c.note(append(s.begin("rpc.eof"), closing...)) }
 
-// SendCancel implements [wire.StreamPeer].
+// SendCancel implements [wire.StreamSender].
 func (s *stream) SendCancel() {
 	s.c.note(append(s.begin("rpc.cancel"), closing...))
 	s.over()
 }
 
-// SendEnd implements [wire.StreamPeer].
+// SendEnd implements [wire.StreamSender].
 func (s *stream) SendEnd(trailer transport.Header, err error, wait bool) error {
 	frame := append(appendProblem(appendHeader(s.begin("rpc.end"), trailer), err), closing...)
 	var failed error

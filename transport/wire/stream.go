@@ -17,10 +17,10 @@ const StreamWindow = 256 << 10
 // StreamItemSize is what m takes of a [StreamWindow]: its Size and 128 bytes.
 func StreamItemSize(m *transport.Message) int { return m.Size() + 128 }
 
-// A StreamPeer carries what a [Stream] says to its other end. The methods are safe for concurrent use. Those that must not
+// A StreamSender carries what a [Stream] says to its other end. The methods are safe for concurrent use. Those that must not
 // block are called with the Stream locked, so that they are in order, and must not use it; after the connection has ended
 // they do nothing.
-type StreamPeer interface {
+type StreamSender interface {
 	// SendItem sends an item, which it may not keep. It may wait for room in the connection, as long as ctx allows, which
 	// ends with the stream.
 	SendItem(ctx context.Context, m *transport.Message) error
@@ -56,7 +56,7 @@ type StreamOptions struct {
 // [Stream.Incoming] is what an application gets. What arrives is told by Active, Item, Credit, Header, EOF, Cancel and End;
 // what does not fit the end that it came to, or comes when that is over, is ignored.
 type Stream struct {
-	peer     StreamPeer
+	peer     StreamSender
 	o        StreamOptions
 	incoming bool
 	ctx      context.Context // the opener's; the acceptor's has the Peer
@@ -79,7 +79,7 @@ type Stream struct {
 	trailer  transport.Header
 }
 
-func newStream(p StreamPeer, o *StreamOptions) *Stream {
+func newStream(p StreamSender, o *StreamOptions) *Stream {
 	s := &Stream{peer: p, credit: StreamWindow}
 	if o != nil {
 		s.o = *o
@@ -92,14 +92,14 @@ func newStream(p StreamPeer, o *StreamOptions) *Stream {
 }
 
 // NewOpener returns the opening end of a stream, which is abandoned when ctx ends. Call Opened next.
-func NewOpener(ctx context.Context, p StreamPeer, o *StreamOptions) *Stream {
+func NewOpener(ctx context.Context, p StreamSender, o *StreamOptions) *Stream {
 	s := newStream(p, o)
 	s.ctx, s.cancel = context.WithCancel(ctx)
 	return s
 }
 
 // NewIncoming returns the accepting end of a stream. Its context has the values of ctx, and ends with that too.
-func NewIncoming(ctx context.Context, p StreamPeer, o *StreamOptions) *Stream {
+func NewIncoming(ctx context.Context, p StreamSender, o *StreamOptions) *Stream {
 	s := newStream(p, o)
 	s.incoming = true
 	if s.o.Timeout > 0 {

@@ -14,7 +14,7 @@ import (
 	"github.com/intermodal-go/intermodal/transport/wire"
 )
 
-// A wired is a StreamPeer that notes what is sent. Items wait for room while full.
+// A wired is a StreamSender that notes what is sent. Items wait for room while full.
 type wired struct {
 	sent chan string
 	full chan struct{} // nil: there is room

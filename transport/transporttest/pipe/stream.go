@@ -8,7 +8,7 @@ import (
 	"github.com/intermodal-go/intermodal/transport/wire"
 )
 
-// A stream is one end of a stream: the operation that brings it frames, and its wire.StreamPeer.
+// A stream is one end of a stream: the operation that brings it frames, and its wire.StreamSender.
 type stream struct {
 	*wire.Stream
 	c  *conn
@@ -63,7 +63,7 @@ func (s *stream) receive(f *frame) error {
 func (s *stream) lost(err error) { s.Cut(because(err, transport.ReasonOutcomeUnknown)) }
 func (s *stream) drain()         {}
 
-// SendItem implements [wire.StreamPeer].
+// SendItem implements [wire.StreamSender].
 func (s *stream) SendItem(ctx context.Context, m *transport.Message) error {
 	f := &frame{Type: "item", ID: s.id}
 	f.put(m)
@@ -71,21 +71,21 @@ func (s *stream) SendItem(ctx context.Context, m *transport.Message) error {
 	return s.c.send(ctx, f)
 }
 
-// SendCredit implements [wire.StreamPeer].
+// SendCredit implements [wire.StreamSender].
 func (s *stream) SendCredit(n int) { s.c.post(&frame{Type: "credit", ID: s.id, N: n}) }
 
-// SendHeader implements [wire.StreamPeer].
+// SendHeader implements [wire.StreamSender].
 func (s *stream) SendHeader(h transport.Header) {
 	s.c.post(&frame{Type: "header", ID: s.id, Header: h})
 }
 
-// SendEOF implements [wire.StreamPeer].
+// SendEOF implements [wire.StreamSender].
 func (s *stream) SendEOF() error { return s.c.post(&frame{Type: "eof", ID: s.id}) }
 
-// SendCancel implements [wire.StreamPeer].
+// SendCancel implements [wire.StreamSender].
 func (s *stream) SendCancel() { s.c.post(&frame{Type: "stop", ID: s.id}) }
 
-// SendEnd implements [wire.StreamPeer].
+// SendEnd implements [wire.StreamSender].
 func (s *stream) SendEnd(trailer transport.Header, err error, wait bool) error {
 	if wait {
 		return s.c.finish(s.id, &frame{Header: trailer, Error: publicError(err)})
