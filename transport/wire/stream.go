@@ -17,20 +17,19 @@ const StreamWindow = 256 << 10
 // StreamItemSize is what m takes of a [StreamWindow]: its Size and 128 bytes.
 func StreamItemSize(m *transport.Message) int { return m.Size() + 128 }
 
-// A StreamSender carries what a [Stream] says to its other end. The methods are safe for concurrent use. Those that must not
-// block are called with the Stream locked, so that they are in order, and must not use it; after the connection has ended
-// they do nothing.
+// A StreamSender carries what a [Stream] says to its other end. The methods are safe for concurrent use. SendCredit,
+// SendHeader and SendEOF are called with the Stream locked, so that they are in order: they must not block nor use it.
 type StreamSender interface {
 	// SendItem sends an item, which it may not keep. It may wait for room in the connection, as long as ctx allows, which
 	// ends with the stream.
 	SendItem(ctx context.Context, m *transport.Message) error
-	// SendCredit lets the other end send n bytes more. It must not block.
+	// SendCredit lets the other end send n bytes more.
 	SendCredit(n int)
-	// SendHeader sends the acceptor's header, at most once and before all items. It must not block.
+	// SendHeader sends the acceptor's header, at most once and before all items.
 	SendHeader(h transport.Header)
-	// SendEOF says that the opener sends no more items. It must not block.
+	// SendEOF says, at most once, that the opener sends no more items.
 	SendEOF() error
-	// SendCancel says, at most once, that the opener has abandoned the stream. It must not block for long.
+	// SendCancel says, at most once, that the opener has abandoned the stream. It must not block.
 	SendCancel()
 	// SendEnd says, at most once, that the acceptor has ended the stream, with its trailer and error. It may wait for room in
 	// the connection if wait, and must not block else.
@@ -39,7 +38,7 @@ type StreamSender interface {
 
 // StreamOptions say what a [Stream] is.
 type StreamOptions struct {
-	// MaxBytes bounds the messages that are sent, see [transport.Message.Check].
+	// MaxBytes bounds the messages that are sent, see [transport.Message.Check]. Defaults to [transport.DefaultMaxBytes].
 	MaxBytes int
 	// Topic and Header are what the opener has sent. Only for the accepting end.
 	Topic  string
@@ -56,7 +55,7 @@ type StreamOptions struct {
 // [Stream.Incoming] is what an application gets. What arrives is told by Active, Item, Credit, Header, EOF, Cancel and End;
 // what does not fit the end that it came to, or comes when that is over, is ignored.
 type Stream struct {
-	peer     StreamSender
+	to       StreamSender
 	o        StreamOptions
 	incoming bool
 	ctx      context.Context // the opener's; the acceptor's has the Peer
@@ -79,8 +78,8 @@ type Stream struct {
 	trailer  transport.Header
 }
 
-func newStream(p StreamSender, o *StreamOptions) *Stream {
-	s := &Stream{peer: p, credit: StreamWindow}
+func newStream(to StreamSender, o *StreamOptions) *Stream {
+	s := &Stream{to: to, credit: StreamWindow}
 	if o != nil {
 		s.o = *o
 	}
@@ -92,15 +91,15 @@ func newStream(p StreamSender, o *StreamOptions) *Stream {
 }
 
 // NewOpener returns the opening end of a stream, which is abandoned when ctx ends. Call Opened next.
-func NewOpener(ctx context.Context, p StreamSender, o *StreamOptions) *Stream {
-	s := newStream(p, o)
+func NewOpener(ctx context.Context, to StreamSender, o *StreamOptions) *Stream {
+	s := newStream(to, o)
 	s.ctx, s.cancel = context.WithCancel(ctx)
 	return s
 }
 
 // NewIncoming returns the accepting end of a stream. Its context has the values of ctx, and ends with that too.
-func NewIncoming(ctx context.Context, p StreamSender, o *StreamOptions) *Stream {
-	s := newStream(p, o)
+func NewIncoming(ctx context.Context, to StreamSender, o *StreamOptions) *Stream {
+	s := newStream(to, o)
 	s.incoming = true
 	if s.o.Timeout > 0 {
 		s.ctx, s.cancel = context.WithTimeout(ctx, s.o.Timeout)
@@ -249,7 +248,7 @@ func (s *Stream) Break(err error) {
 // abandon is Cut for the opener: it tells the acceptor.
 func (s *Stream) abandon(cause error) {
 	if s.Cut(cause) {
-		s.peer.SendCancel()
+		s.to.SendCancel()
 	}
 }
 
@@ -273,7 +272,7 @@ func (s *Stream) send(m *transport.Message) error {
 	if err != nil {
 		return err
 	}
-	if err := s.peer.SendItem(s.ctx, m); err != nil {
+	if err := s.to.SendItem(s.ctx, m); err != nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if why := s.ended(); why != nil { // which has ended ctx
@@ -308,7 +307,7 @@ func (s *Stream) recv() (*transport.Message, error) {
 		s.items[0], s.items = nil, s.items[1:]
 		s.held -= StreamItemSize(m)
 		if s.eaten += StreamItemSize(m); s.eaten >= StreamWindow/2 && !s.received {
-			s.peer.SendCredit(s.eaten)
+			s.to.SendCredit(s.eaten)
 			s.eaten = 0
 		}
 		return m, nil
@@ -330,7 +329,7 @@ func (s *Stream) end(trailer transport.Header, err error, wait bool) error {
 	if sent {
 		return nil
 	}
-	return s.peer.SendEnd(trailer, err, wait)
+	return s.to.SendEnd(trailer, err, wait)
 }
 
 // sendHeader sends the acceptor's header, once.
@@ -338,7 +337,7 @@ func (s *Stream) sendHeader() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.replied && len(s.reply) > 0 {
-		s.peer.SendHeader(s.reply)
+		s.to.SendHeader(s.reply)
 	}
 	s.replied = true
 }
@@ -359,7 +358,7 @@ func (o opener) CloseSend() error {
 	}
 	s.sent = true
 	s.change.Broadcast()
-	return s.peer.SendEOF()
+	return s.to.SendEOF()
 }
 
 // Recv implements [transport.Stream].
