@@ -491,7 +491,13 @@ func (c *Client) Subscribe(ctx context.Context, topic string,
 	so, err := transport.Resolve(offered, opts...)
 	switch {
 	case err != nil:
-		return nil, err
+		if _, e := transport.Resolve(offered|transport.Replay, opts...); e != nil {
+			return nil, err
+		}
+		if so.Group != "" {
+			return nil, errGroupReplay
+		}
+		return nil, transport.Errorf(transport.CodeUnimplemented, "the topic %q has no history: see Options.History", topic)
 	case !c.known(topic):
 		return nil, transport.Errorf(transport.CodeNotFound, "there is no topic %q", topic)
 	case so.DeadLetter != "" && !c.known(so.DeadLetter):

@@ -64,6 +64,10 @@
 // again on the next one, in order, before what is new, with the same ID: it may come twice, and it is not lost. The
 // same happens, once, to a message whose confirm does not come while later ones are confirmed.
 //
+// Two things are the broker's: a queue that was declared in the last seconds before it is killed can be lost with what is
+// in it (github.com/rabbitmq/rabbitmq-server/issues/15725), and a stream misses what is published right after a restart
+// unless the publisher names it in its [Options].History too.
+//
 // While the broker has an alarm for memory or disk it takes no messages: publishers wait, as during an outage, and
 // Stats.Blocked is true. What came to its end before it was written is CodeUnavailable with the Reason NOT_SENT, what
 // was written and has no confirm has OUTCOME_UNKNOWN. A message that a queue refuses is CodeResourceExhausted, an

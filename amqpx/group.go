@@ -62,11 +62,13 @@ type held struct {
 	due      time.Time   // until then; ordered groups only
 }
 
+var errGroupReplay = transport.Errorf(transport.CodeUnimplemented, "a group starts now: Replay is not offered with Group")
+
 // join returns a member of a group, which it creates if need be.
 func (c *Client) join(ctx context.Context, topic string,
 	so transport.SubscribeOptions) (transport.Subscription, error) {
 	if so.From != "" || so.Require&transport.Replay != 0 {
-		return nil, transport.Errorf(transport.CodeUnimplemented, "a group starts now: Replay is not offered with Group")
+		return nil, errGroupReplay
 	}
 	g, err := c.topology.group(ctx, topic, so)
 	if err != nil {

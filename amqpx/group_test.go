@@ -297,7 +297,14 @@ func TestGroupRefusesReplay(t *testing.T) {
 		transport.From(transport.Oldest), transport.Require(transport.Replay)} {
 		_, err := c.Subscribe(t.Context(), "jobs", transport.Group("g"), demand)
 		hasCode(t, transport.CodeUnimplemented, err)
+		require.ErrorContains(t, err, "a group starts now")
+		_, err = c.Subscribe(t.Context(), "jobs", demand)
+		hasCode(t, transport.CodeUnimplemented, err)
+		require.ErrorContains(t, err, `"jobs" has no history`)
 	}
+	_, err := compose.Redrive(t.Context(), c, c, "dead", nil)
+	hasCode(t, transport.CodeUnimplemented, err)
+	require.ErrorContains(t, err, "name the group that collects them")
 }
 
 // TestShutdownWaitsForMembers ends a client while a delivery is out, and while one waits to come again.

@@ -7,7 +7,7 @@
 //
 // A [Route] binds a topic to a method and a path. One table of them drives the server's mux, the client's URLs and the
 // [OpenAPI] document. Besides, every operation is at POST /calls/{topic} and every topic at POST /topics/{topic}. GET
-// /topics/{topic} is left to packages sse and poll: give a mux "POST /topics/{topic}" for this one.
+// /topics/{topic} is not used here: give a mux "POST /topics/{topic}" if something else serves it.
 //
 // # Wire format
 //

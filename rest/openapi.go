@@ -55,8 +55,7 @@ func OpenAPI(info Info, routes ...Route) ([]byte, error) {
 	d := newDocument(info)
 	for _, p := range t.routes {
 		if err := d.add(p); err != nil {
-			return nil, transport.Wrap(err, transport.CodeInvalidArgument,
-				"rest: the example of %q cannot be shown: %v", p.Topic, err)
+			return nil, transport.Wrap(err, transport.CodeInvalidArgument, "rest: the example of %q cannot be shown", p.Topic)
 		}
 	}
 	d.Components.Schemas = d.schemas.components()
@@ -97,11 +96,11 @@ func OpenAPIUpToDate(path string, info Info, routes ...Route) error {
 	}
 	have, err := os.ReadFile(path)
 	if err != nil {
-		return transport.Wrap(err, transport.CodeFailedPrecondition, "rest: there is no OpenAPI document to compare: %v", err)
+		return transport.Wrap(err, transport.CodeFailedPrecondition, "rest: there is no OpenAPI document to compare")
 	}
 	var old, now any
 	if err := unmarshalNumbers(have, &old); err != nil {
-		return transport.Wrap(err, transport.CodeFailedPrecondition, "rest: %s is not JSON: %v", path, err)
+		return transport.Wrap(err, transport.CodeFailedPrecondition, "rest: %s is not JSON", path)
 	}
 	if err := unmarshalNumbers(want, &now); err != nil {
 		return transport.Wrap(err, transport.CodeInternal, "rest: the OpenAPI document cannot be read")

@@ -64,7 +64,7 @@ func newTable(routes []Route) (*table, error) {
 			err = t.add(p)
 		}
 		if err != nil {
-			return nil, transport.Wrap(err, transport.CodeInvalidArgument, "rest: the route %q of %q: %v", r.Pattern, r.Topic, err)
+			return nil, transport.Wrap(err, transport.CodeInvalidArgument, "rest: the route %q of %q", r.Pattern, r.Topic)
 		}
 	}
 	return t, nil

@@ -229,6 +229,9 @@ func Resolve(offered Feature, opts ...SubscribeOption) (SubscribeOptions, error)
 // ResolveRespond is Resolve for Respond, where Buffer is the only option.
 func ResolveRespond(opts ...SubscribeOption) (SubscribeOptions, error) {
 	o, err := Resolve(0, opts...)
+	if CodeOf(err) == CodeUnimplemented {
+		err = Errorf(CodeUnimplemented, "calls take no option but Buffer")
+	}
 	if err == nil && (o.MaxAttempts != 0 || o.Overflow != 0) {
 		err = Errorf(CodeInvalidArgument, "a responder has no MaxAttempts and no Overflow")
 	}

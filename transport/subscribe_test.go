@@ -138,6 +138,8 @@ func TestResolveRespond(t *testing.T) {
 		require.Error(t, err)
 		require.False(t, transport.Retryable(err))
 	}
+	_, err = transport.ResolveRespond(transport.Group("g"))
+	require.EqualError(t, err, "unimplemented: calls take no option but Buffer")
 }
 
 func TestNamesOfFeaturesAndPolicies(t *testing.T) {

@@ -99,10 +99,11 @@ func eventually(c transport.Caller) transport.Caller {
 	})
 }
 
+// The README shows this as what the author of a transport writes.
+
 const offered = transport.AtLeastOnce | transport.Ordered | transport.Replay | transport.Groups | transport.DeadLetters |
 	transport.Delays
 
-// The README shows this as what the author of a transport writes.
 func TestConformance(t *testing.T) {
 	transporttest.Run(t, func(t testing.TB) transporttest.Fixture {
 		bus := mem.New(nil)

@@ -17,7 +17,9 @@ type RedriveOptions struct {
 	Max int
 	// Subscribe is how to subscribe to the dead letters. The default is Group("redrive") and From(Oldest): all that the
 	// history has, each once, however often Redrive runs. Where a group cannot start in the past that is refused; then
-	// name the group that has collected them. Without a group a dead letter is redriven again by the next run.
+	// name the group that has collected them, which is Group("redrive") with amqpx. What works everywhere is a group of
+	// your own that subscribes, and may close, before the first dead letter. Without a group a dead letter is redriven
+	// again by the next run.
 	Subscribe []transport.SubscribeOption
 }
 
@@ -29,6 +31,8 @@ type RedriveOptions struct {
 // when the subscription or publishing fails, with that error. A message without a legal dead-letter-topic, and one that was
 // redriven by this run and has come back, stays where it is: the error is then CodeFailedPrecondition and says how
 // many there are. They count against the subscription's Buffer.
+//
+// Handlers behind middleware.Dedup need its SuccessesOnly, or the outcome that it remembers answers what is redriven.
 func Redrive(ctx context.Context, from transport.Subscriber, to transport.Publisher, deadLetterTopic string, o *RedriveOptions) (
 	n int, err error) {
 	r := redrive{to: to, seen: map[string]bool{}}
@@ -41,10 +45,15 @@ func Redrive(ctx context.Context, from transport.Subscriber, to transport.Publis
 	if r.Max <= 0 {
 		r.Max = 1 << 16
 	}
-	if r.Subscribe == nil {
+	byDefault := r.Subscribe == nil
+	if byDefault {
 		r.Subscribe = []transport.SubscribeOption{transport.Group("redrive"), transport.From(transport.Oldest)}
 	}
 	sub, err := from.Subscribe(ctx, deadLetterTopic, r.Subscribe...)
+	if byDefault && transport.CodeOf(err) == transport.CodeUnimplemented {
+		err = transport.Wrap(err, transport.CodeUnimplemented,
+			"the dead letters of %q cannot be read from the oldest on: name the group that collects them", deadLetterTopic)
+	}
 	if err != nil {
 		return 0, err
 	}

@@ -17,7 +17,7 @@
 //		middleware.Timeout(10*time.Second), middleware.Recover())
 //
 // Log sees what the others refuse. Limit refuses before Dedup claims. Dedup remembers what Timeout and Recover made of
-// the outcome. Retry is rarely needed there, because a transport redelivers events by itself; it would stand between
+// the outcome: a refusal too, unless it has SuccessesOnly, as handlers of what is redriven need. Retry is rarely needed there, because a transport redelivers events by itself; it would stand between
 // Dedup and Timeout, so that each try has the whole timeout. Around a client:
 //
 //	call := transport.Chain(middleware.Log(nil, nil), middleware.Retry(nil), middleware.Limit(limits),

@@ -51,9 +51,10 @@
 // The table:
 //
 //	key               HTTP                          CloudEvents       JSON-RPC  AMQP
-//	(ID)              events: ce-id                 id                id member message-id
+//	(ID)              Intermodal-Id; events: ce-id  id                id member message-id
 //	(Topic)           path; events: ce-type         type              method    routing key
 //	content-type      Content-Type                  datacontenttype   header    content-type
+//	content-encoding  Intermodal-Header             header            header    content-encoding
 //	idempotency-key   Idempotency-Key, quoted       header            header    header
 //	traceparent       traceparent                   traceparent       header    header
 //	tracestate        tracestate                    tracestate        header    header

@@ -13,6 +13,10 @@
 //	await client.publish("chat", "hello");
 //	</script>
 //
+// In Node before version 22, which has no WebSocket of its own, pass one:
+//
+//	const client = connect("ws://host/ws", { WebSocket: (await import("ws")).default });
+//
 // What it can do is documented in the file itself, in JSDoc, so that editors show it.
 package js
 
