@@ -239,14 +239,18 @@ func (g *group) bury(e *entry, attempts int, err error) error {
 }
 
 func (g *group) expire() {
+	g.t.mu.Lock() // as join does: nobody joins in between
 	g.mu.Lock()
-	if len(g.members) > 0 || g.closed {
-		g.mu.Unlock()
+	unused := len(g.members) == 0 && !g.closed
+	g.closed = g.closed || unused
+	g.mu.Unlock()
+	if unused {
+		g.t.forgetGroup(g)
+	}
+	g.t.mu.Unlock()
+	if !unused {
 		return
 	}
-	g.closed = true
-	g.mu.Unlock()
-	g.t.forgetGroup(g)
 	g.t.bus.report(g.t.name, nil, transport.Errorf(transport.CodeAborted,
 		"the group %q was removed after %v without members, with %d bytes unsettled", g.name, g.t.bus.o.GroupIdle, g.backlog.Load()))
 }

@@ -165,8 +165,9 @@ func (m *Mirror) Close() error {
 	}
 	m.mu.Unlock()
 	for _, f := range feeds {
-		<-f.ready
-		f.stop()
+		if <-f.ready; f.err == nil { // else it has never run
+			f.stop()
+		}
 	}
 	m.wg.Wait()
 	return m.bus.Close()
@@ -301,13 +302,9 @@ func (f *feed) open(ctx context.Context) {
 	f.m.wg.Go(func() { f.run(runCtx) })
 }
 
-// remove takes the feed out of the mirror, so that the next Subscribe starts another.
+// remove takes the feed out of the mirror, so that the next Subscribe starts another: with a topic of its own, so the old
+// one goes first.
 func (f *feed) remove() {
-	f.m.mu.Lock()
-	if f.m.feeds[f.name] == f {
-		delete(f.m.feeds, f.name)
-	}
-	f.m.mu.Unlock()
 	if f.t != nil {
 		f.m.bus.mu.Lock()
 		if f.m.bus.topics[f.name] == f.t {
@@ -315,6 +312,11 @@ func (f *feed) remove() {
 		}
 		f.m.bus.mu.Unlock()
 	}
+	f.m.mu.Lock()
+	if f.m.feeds[f.name] == f {
+		delete(f.m.feeds, f.name)
+	}
+	f.m.mu.Unlock()
 }
 
 // run copies until the upstream ends or the feed is stopped.

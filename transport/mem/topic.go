@@ -57,7 +57,7 @@ func (t *topic) publish(ctx context.Context, e *entry) error {
 	err := t.append(ctx, e)
 	groups := t.groups
 	t.mu.Unlock()
-	if err == errRemoved { // swept in between
+	if err == errRemoved && t.feed == nil { // swept in between
 		nt, err := t.bus.topic(t.name, true, transport.CodeNotFound)
 		if err != nil {
 			return err
@@ -78,7 +78,7 @@ func (t *topic) publishAll(ctx context.Context, es []*entry) []error {
 	t.mu.Unlock()
 	t.wake(groups)
 	for i, err := range errs {
-		if err == errRemoved {
+		if err == errRemoved && t.feed == nil { // what a feed brings is for its own readers
 			errs[i] = t.publish(ctx, es[i])
 		}
 	}
@@ -357,9 +357,8 @@ func (t *topic) forget(s *subscription) {
 	t.mu.Unlock()
 }
 
+// forgetGroup takes g out. Under t.mu.
 func (t *topic) forgetGroup(g *group) {
-	t.mu.Lock()
 	// A copy: publishers walk the old slice without the lock.
 	t.groups = slices.DeleteFunc(slices.Clone(t.groups), func(other *group) bool { return other == g })
-	t.mu.Unlock()
 }
