@@ -43,7 +43,7 @@ var overflowCases = []testCase{{
 		s := c.subscribe(topic, transport.Buffer(2))
 		c.publish(topic, numbers(1, 3)...)
 		one := c.next(s)
-		c.nack(one, again(300*time.Millisecond))
+		c.nack(one, again(time.Second))
 		two := c.next(s)
 		require.NotEqual(c, string(one.Body), string(two.Body), "others overtake")
 		c.ack(two)
