@@ -197,10 +197,11 @@ func (x *exchange) job() (id string, j *job, r *Record, err error) {
 	}
 	s.mu.Lock()
 	j = s.jobs[id]
-	if j != nil && j.forget {
-		j = nil
-	}
+	gone := j != nil && j.forget // what the store may still have is on its way out
 	s.mu.Unlock()
+	if gone {
+		return "", nil, nil, noJob("404")
+	}
 	if r, err = s.o.Results.Get(x.r.Context(), id); err != nil {
 		return "", nil, nil, unavailable503(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -127,13 +128,23 @@ func respond(t testing.TB, bus *mem.Bus, topic string, h transport.Handler) {
 }
 
 func TestClientAsyncWithServer(t *testing.T) {
-	c, bus := connect(t, nil, nil)
-	ended := make(chan error, 1)
+	var giveUp atomic.Pointer[context.CancelFunc] // called when the client asks for a result
+	entered, ended := make(chan bool), make(chan error, 1)
+	tr := &http.Transport{}
+	t.Cleanup(tr.CloseIdleConnections)
+	c, bus := connect(t, nil, &rest.ClientOptions{Transport: trip(func(r *http.Request) (*http.Response, error) {
+		if cancel := giveUp.Load(); cancel != nil && r.Method == http.MethodGet {
+			<-entered
+			(*cancel)()
+		}
+		return tr.RoundTrip(r)
+	})})
 	respond(t, bus, "slow", func(ctx context.Context, m *transport.Message) (*transport.Message, error) {
 		switch string(m.Body) {
 		case "fail":
 			return nil, transport.Errorf(transport.CodeAlreadyExists, "there is one")
 		case "forever":
+			close(entered)
 			<-ctx.Done()
 			ended <- ctx.Err()
 			return nil, ctx.Err()
@@ -149,7 +160,7 @@ func TestClientAsyncWithServer(t *testing.T) {
 	require.ErrorIs(t, err, transport.CodeAlreadyExists)
 	require.Equal(t, "there is one", asError(t, err).Message)
 	ctx, cancel := context.WithCancel(t.Context())
-	time.AfterFunc(20*time.Millisecond, cancel)
+	giveUp.Store(&cancel)
 	_, err = c.Call(ctx, deferred("slow", "forever"))
 	require.Equal(t, context.Canceled, err)
 	select {

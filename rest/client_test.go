@@ -391,7 +391,7 @@ func TestClientBrokenAnswers(t *testing.T) {
 func TestClientContextEnds(t *testing.T) {
 	started := make(chan bool, 10)
 	half := false
-	c := serve(t, &rest.ClientOptions{Timeout: 50 * time.Millisecond}, func(w http.ResponseWriter, r *http.Request) {
+	c := serve(t, &rest.ClientOptions{Timeout: time.Second}, func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
 		if half {
 			io.WriteString(w, "half")
@@ -407,7 +407,7 @@ func TestClientContextEnds(t *testing.T) {
 		_, err := c.Call(ctx, message("t", ""))
 		require.Equal(t, context.Canceled, err)
 		stop()
-		ctx, cancel = context.WithTimeout(t.Context(), 20*time.Millisecond)
+		ctx, cancel = context.WithTimeout(t.Context(), time.Second) // in which it must arrive
 		_, err = c.Call(ctx, message("t", ""))
 		require.Equal(t, context.DeadlineExceeded, err)
 		<-started
