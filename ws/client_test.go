@@ -187,6 +187,113 @@ func TestDedup(t *testing.T) {
 	require.EqualValues(t, 5, count.Load())
 }
 
+// TestDedupWaiting: an event that waits on a connection which its client holds for lost, and is sent again on another, is
+// published once.
+func TestDedupWaiting(t *testing.T) {
+	var count atomic.Int32
+	hold, began := make(chan struct{}), make(chan struct{}, 10)
+	b := transport.Join(transport.Parts{Publisher: transport.Handler(func(ctx context.Context, m *transport.Message) (*transport.Message, error) {
+		if m.ID == "first" {
+			began <- struct{}{}
+			<-hold
+		} else {
+			count.Add(1)
+		}
+		return nil, nil
+	})})
+	s := serve(t, b, nil)
+	p, q := connect(t, s.URL, nil), connect(t, s.URL, nil)
+	frame := func(id string, again bool, n int) string {
+		return fmt.Sprintf(`{"jsonrpc":"2.0","method":"rpc.publish","params":{"topic":"x","id":%q,"again":%t},"id":%d}`, id, again, n)
+	}
+	p.send(frame("first", false, 1))
+	<-began
+	p.send(frame("a", false, 2))
+	p.ask(`{"jsonrpc":"2.0","method":"rpc.ping","id":3}`, `{"jsonrpc":"2.0","result":null,"id":3}`) // the server has it, and it waits
+	q.send(frame("a", true, 1))
+	require.JSONEq(t, `{"jsonrpc":"2.0","result":null,"id":1}`, q.recv())
+	close(hold)
+	p.recv()
+	p.recv()
+	require.EqualValues(t, 1, count.Load())
+}
+
+// TestGroupGivenBack: what a group hands to a subscription that was closed while it began again is given back.
+func TestGroupGivenBack(t *testing.T) {
+	asked, closed, acks := make(chan struct{}), make(chan struct{}), make(chan string, 10)
+	s := script(t, func(n int, p *peer) {
+		r := p.request()
+		if n == 1 {
+			p.result(r.ID, `{"sub":1,"buffer":4}`)
+			p.Close(1012, "")
+			return
+		}
+		close(asked)
+		<-closed
+		p.result(r.ID, `{"sub":3,"buffer":4}`)
+		p.send(`{"jsonrpc":"2.0","method":"rpc.event","params":{"sub":3,"tag":1,"data":1}}`)
+		for {
+			_, b, err := p.Read(p.ctx)
+			if err != nil {
+				return
+			}
+			acks <- string(b)
+		}
+	})
+	c := dial(t, s.URL, nil)
+	sub, err := c.Subscribe(within(t), "x", transport.Group("g"))
+	require.NoError(t, err)
+	<-asked
+	require.NoError(t, sub.Close())
+	close(closed)
+	require.Contains(t, <-acks, "rpc.unsubscribe")
+	select {
+	case ack := <-acks:
+		require.Contains(t, ack, "rpc.ack")
+		require.Contains(t, ack, "canceled")
+	case <-within(t).Done():
+		require.Fail(t, "the message is held until the connection ends")
+	}
+}
+
+// TestGroupAbandoned: the same with a ctx that ends at any time while a subscription begins.
+func TestGroupAbandoned(t *testing.T) {
+	bus := backend(t)
+	s := serve(t, bus, nil)
+	c := dial(t, s.URL, nil)
+	ctx := context.Background()
+	keep, err := bus.Subscribe(ctx, "jobs", transport.Group("g"))
+	require.NoError(t, err)
+	defer keep.Close()
+	stuck, ended := 0, 0
+	const rounds = 200
+	for i := range rounds {
+		short, cancel := context.WithCancel(ctx)
+		go func() {
+			time.Sleep(time.Duration(i) * time.Microsecond)
+			cancel()
+		}()
+		sub, err := c.Subscribe(short, "jobs", transport.Group("g"))
+		if err == nil {
+			sub.Close()
+			cancel()
+		} else {
+			ended++
+		}
+		require.NoError(t, bus.Publish(ctx, &transport.Message{Topic: "jobs", Body: fmt.Append(nil, i)}))
+		wait, stop := context.WithTimeout(ctx, 5*time.Second)
+		d, err := keep.Next(wait)
+		stop()
+		if err != nil {
+			stuck++
+			continue
+		}
+		d.Ack()
+	}
+	t.Logf("%d of %d messages did not come; %d subscribes ended by ctx", stuck, rounds, ended)
+	require.Zero(t, stuck)
+}
+
 // TestRetryAfter: the client comes back when it is told to.
 func TestRetryAfter(t *testing.T) {
 	at := make(chan time.Time, 10)
@@ -555,9 +662,8 @@ func TestExpiry(t *testing.T) {
 // TestHeartbeat: who says nothing is asked, and who does not answer is cut off.
 func TestHeartbeat(t *testing.T) {
 	s := serve(t, backend(t), &ws.Options{Heartbeat: 40 * time.Millisecond})
-	p := connect(t, s.URL, nil) // it does not read, so it does not answer
-	time.Sleep(time.Millisecond)
 	began := time.Now()
+	p := connect(t, s.URL, nil) // it does not read, so it does not answer
 	require.Eventually(t, func() bool { return s.open() == 0 }, 10*time.Second, 5*time.Millisecond)
 	require.Greater(t, time.Since(began), 60*time.Millisecond)
 	p.CloseNow()

@@ -247,7 +247,7 @@ func (c *conn) received(es []envelope, b []byte) []envelope {
 		c.object(&es[i], all)
 	}
 	if batch {
-		c.respond(all, "", nil, 0, false)
+		c.respond(all, "", nil, 0, nil, false)
 	}
 	return es
 }
@@ -342,13 +342,13 @@ func (c *conn) watch(silent, stuck time.Duration, pinged *time.Duration) {
 	switch {
 	case c.sock.stuck() > stuck:
 		c.cut(transport.Errorf(transport.CodeUnavailable, "the peer does not read"))
-	case silence > 2*silent:
-		c.cut(transport.Errorf(transport.CodeUnavailable, "the peer is silent"))
 	case silence <= silent:
 		*pinged = 0
-	case *pinged == 0:
+	case *pinged == 0 || *pinged > silence: // also if we ourselves have slept
 		*pinged = silence
 		c.ping()
+	case silence-*pinged > silent:
+		c.cut(transport.Errorf(transport.CodeUnavailable, "the peer is silent"))
 	}
 }
 

@@ -18,14 +18,21 @@ type window struct {
 	seed maphash.Seed
 
 	mu     sync.Mutex
-	new    map[uint64]bool // whether it is done
-	old    map[uint64]bool
+	new    map[uint64]event
+	old    map[uint64]event
+	resent uint64                   // events that were sent again
 	since  time.Time                // when new was begun
 	waited map[uint64]chan struct{} // closed when the event is done
 }
 
+// An event is what is known of one.
+type event struct {
+	done  bool
+	again uint64 // its place among those that were sent again; 0: it was not
+}
+
 func newWindow() *window {
-	return &window{seed: maphash.MakeSeed(), new: map[uint64]bool{}, waited: map[uint64]chan struct{}{}}
+	return &window{seed: maphash.MakeSeed(), new: map[uint64]event{}, waited: map[uint64]chan struct{}{}}
 }
 
 // key stands for an event of a peer.
@@ -33,14 +40,19 @@ func (w *window) key(peer, topic, id string) uint64 {
 	return maphash.Comparable(w.seed, [3]string{peer, topic, id})
 }
 
-// begin says that an event is about to be published.
-func (w *window) begin(key uint64) {
+// begin says that an event is about to be published, because it was sent again or for the first time.
+func (w *window) begin(key uint64, again bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if now := time.Now(); len(w.new) >= windowEvents || now.Sub(w.since) > windowAge {
-		w.old, w.new, w.since = w.new, make(map[uint64]bool), now
+		w.old, w.new, w.since = w.new, make(map[uint64]event), now
 	}
-	w.new[key] = false
+	var e event
+	if again {
+		w.resent++
+		e.again = w.resent
+	}
+	w.new[key] = e
 }
 
 // finish says what became of it. What failed is forgotten.
@@ -48,7 +60,12 @@ func (w *window) finish(key uint64, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err == nil {
-		w.new[key] = true
+		e, ok := w.new[key]
+		if !ok {
+			e = w.old[key]
+		}
+		e.done = true
+		w.new[key] = e
 	} else {
 		delete(w.new, key)
 		delete(w.old, key)
@@ -63,15 +80,33 @@ func (w *window) finish(key uint64, err error) {
 func (w *window) seen(key uint64) (done bool, wait <-chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	done, known := w.new[key]
+	e, known := w.new[key]
 	if !known {
-		done, known = w.old[key]
+		e, known = w.old[key]
 	}
-	if done || !known {
-		return done, nil
+	if e.done || !known {
+		return e.done, nil
 	}
 	if w.waited[key] == nil {
 		w.waited[key] = make(chan struct{})
 	}
 	return false, w.waited[key]
+}
+
+// now is a point in time for overtaken.
+func (w *window) now() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.resent
+}
+
+// overtaken reports whether the event was sent again after then, and begun: what came first has waited for longer.
+func (w *window) overtaken(key, then uint64) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	e, known := w.new[key]
+	if !known {
+		e = w.old[key]
+	}
+	return e.again > then
 }

@@ -26,6 +26,7 @@ type feed struct {
 	halted  bool
 	quitted bool                           // the client has asked for the end
 	stopped bool                           // nothing more will be sent
+	left    bool                           // MaxSubscriptions does not count it any more
 	credit  int                            // events that may be sent, without a group; -1: any number
 	more    chan struct{}                  // a token: credit or out has changed
 	out     map[uint64]*transport.Delivery // a group's, by tag
@@ -120,14 +121,35 @@ func (d *feed) unsubscribe(a *asked) {
 // ended tells the client that nothing more will come.
 func (d *feed) ended(err error) {
 	d.mu.Lock()
-	active, leaving := d.stop != nil, d.leaving
+	active, leaving, out := d.stop != nil, d.leaving, len(d.out)+d.busy
 	d.stopped, d.leaving = true, nil
 	d.mu.Unlock()
+	if out == 0 {
+		d.leave()
+	}
 	if active && err != errStopped {
 		frame := appendUint(appendNote(buffer(), "rpc.end"), "sub", d.sub)
 		d.v.note(append(appendProblem(frame, err), closing...))
 	}
 	leaving.done(nil)
+}
+
+// leave uncounts the feed, once, and before the client can know: it may begin another at once.
+func (d *feed) leave() {
+	d.mu.Lock()
+	left := d.left
+	d.left = true
+	d.mu.Unlock()
+	if !left {
+		d.v.under.subscriptions.leave()
+	}
+}
+
+// refuse answers that there will be no feed.
+func (d *feed) refuse(a *asked, err error) error {
+	d.leave()
+	a.done(err)
+	return err
 }
 
 // why is the end of the feed, given the error that ended it.
@@ -180,16 +202,14 @@ func (d *feed) options() (transport.SubscribeOptions, error) {
 func (d *feed) subscribe(a *asked) error {
 	o, err := d.options()
 	if err != nil {
-		a.done(err)
-		return err
+		return d.refuse(a, err)
 	}
 	if o.Group == "" && o.Overflow == 0 {
 		o.Overflow = transport.Disconnect
 	}
 	s, err := d.v.s.t.Subscribe(d.ctx, d.topic, o)
 	if err != nil {
-		a.done(d.why(err))
-		return err
+		return d.refuse(a, d.why(err))
 	}
 	defer s.Close()
 	d.v.batching.Store(true)
@@ -445,8 +465,7 @@ func (d *feed) respond(a *asked) error {
 		s, err = d.v.s.t.Respond(d.ctx, d.topic, o)
 	}
 	if err != nil {
-		a.done(d.why(err))
-		return err
+		return d.refuse(a, d.why(err))
 	}
 	defer s.Close()
 	d.activate(a, s.Close, "", o.Buffer)
@@ -478,8 +497,7 @@ func (d *feed) forward(do func()) {
 func (d *feed) accept(a *asked) error {
 	l, err := d.v.s.t.Accept(d.ctx, d.topic)
 	if err != nil {
-		a.done(d.why(err))
-		return err
+		return d.refuse(a, d.why(err))
 	}
 	defer l.Close()
 	d.activate(a, l.Close, "", 0)

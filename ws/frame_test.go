@@ -250,7 +250,7 @@ func TestWindow(t *testing.T) {
 	done, wait := w.seen(a)
 	require.False(t, done)
 	require.Nil(t, wait)
-	w.begin(a)
+	w.begin(a, false)
 	done, wait = w.seen(a)
 	require.False(t, done)
 	require.NotNil(t, wait)
@@ -260,17 +260,17 @@ func TestWindow(t *testing.T) {
 	require.True(t, done)
 	require.Nil(t, wait)
 	for i := range windowEvents { // a half later it is still there, and after a whole one it is not
-		w.begin(uint64(i))
+		w.begin(uint64(i), false)
 	}
 	done, _ = w.seen(a)
 	require.True(t, done)
 	for i := range windowEvents + 1 {
-		w.begin(uint64(i) + windowEvents)
+		w.begin(uint64(i)+windowEvents, false)
 	}
 	done, _ = w.seen(a)
 	require.False(t, done)
 	require.LessOrEqual(t, len(w.new)+len(w.old), 2*windowEvents)
-	w.begin(a)
+	w.begin(a, false)
 	w.finish(a, transport.CodeAborted)
 	done, wait = w.seen(a)
 	require.False(t, done)

@@ -349,6 +349,11 @@ func (l *link) take(e *envelope, a *asked) {
 	case "rpc.event":
 		if r := l.subs[f.sub]; r != nil {
 			a.done(r.event(l, &f))
+		} else if f.tag != 0 { // of a group, and on its way when nobody wanted it any more
+			l.ack(f.sub, f.tag, transport.CodeCanceled)
+			a.done(nil)
+		} else {
+			a.done(nil)
 		}
 	case "rpc.end":
 		if f.stream != 0 {

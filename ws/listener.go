@@ -26,7 +26,7 @@ func (r *listener) call(_ *link, _ *envelope, _ *fields, a *asked) { a.noMethod(
 
 // open takes a stream for this acceptor.
 func (r *listener) open(l *link, f *fields, a *asked) {
-	s, err := l.accept(transport.WithPeer(context.Background(), r.c.peer), f, func() {})
+	s, err := l.accept(transport.WithPeer(context.Background(), r.c.peer), f, nil, func() {})
 	if err == nil {
 		if err = r.Push(s.Stream, func() { a.done(nil) }); err != nil {
 			s.Cut(err)

@@ -25,6 +25,7 @@ type publication struct {
 	m     transport.Message
 	a     *asked // nil if nobody wants to know
 	again bool
+	came  uint64 // see window.now
 }
 
 // publish queues an event; there is a goroutine that publishes as long as there is something. What is too much is
@@ -46,6 +47,9 @@ func (v *session) publish(topic string, raw []byte, params bool, f *fields, a *a
 		a.done(err)
 		v.lost(a, &p.m, err)
 		return
+	}
+	if a != nil {
+		p.came = v.s.window.now()
 	}
 	q := &v.publications
 	q.Lock()
@@ -134,14 +138,14 @@ func (v *session) publishBatch(ps []publication) {
 		key := uint64(0)
 		if p.a != nil && p.m.ID != "" {
 			key = v.s.window.key(id, p.m.Topic, p.m.ID)
-			if p.again {
+			if p.again || v.s.window.overtaken(key, p.came) {
 				flush() // it may be among those
 				if v.accepted(ctx, key) {
 					v.published(p, nil)
 					continue
 				}
 			}
-			v.s.window.begin(key)
+			v.s.window.begin(key, p.again)
 		}
 		ms, from, keys = append(ms, &p.m), append(from, p), append(keys, key)
 	}

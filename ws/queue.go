@@ -61,6 +61,16 @@ func (c *conn) send(ctx context.Context, frame []byte, note bool) error {
 	return err
 }
 
+// sendUnder is send for what ends something under a limit, which it leaves before the peer can have the frame: it may
+// begin the next at once.
+func (c *conn) sendUnder(l *limit, frame []byte, note bool) error {
+	c.lockRoom(context.Background())
+	_, err := c.queue(frame, note)
+	l.leave()
+	c.flush(c.server)
+	return err
+}
+
 // headroom is for what stands before a frame that is written where it lies.
 var headroom [maxHead]byte
 

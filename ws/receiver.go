@@ -52,6 +52,7 @@ type beginning struct {
 
 	mu        sync.Mutex
 	abandoned bool
+	accepted  bool // too late for that
 }
 
 // activate begins r and waits until it is active.
@@ -96,13 +97,11 @@ func (b *beginning) wait(ctx context.Context) error {
 	}
 	b.mu.Lock()
 	b.abandoned = true
+	accepted := b.accepted
 	b.mu.Unlock()
-	select {
-	case <-b.done: // at the same time
-		if b.err == nil {
-			b.r.Close()
-		}
-	default:
+	if accepted { // at the same time
+		<-b.done // soon
+		b.r.Close()
 	}
 	return ctx.Err()
 }
@@ -117,6 +116,7 @@ func (b *beginning) answered(e *envelope, err error) {
 	b.base.mu.Lock()
 	b.mu.Lock()
 	gone := b.abandoned || b.base.left
+	b.accepted = err == nil && !gone
 	b.mu.Unlock()
 	if err == nil && !gone {
 		b.base.l, b.base.num = b.l, f.sub
@@ -214,6 +214,7 @@ func (r *receiving) leave() {
 		defer cancel()
 		l.ask(ctx, "rpc.unsubscribe", func(frame []byte) []byte { return appendUint(frame, "sub", num) },
 			func() { delete(l.subs, num) })
+		r.c.forget(r.self) // it may have become active meanwhile
 	})
 }
 

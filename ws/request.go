@@ -49,6 +49,7 @@ type asked struct {
 	m        transport.Message  // of a call
 	alone    bool               // nothing else was under way when it came
 	reserved int                // bytes of c.unsent
+	under    *limit             // left before the peer can have the response; nil: none, or it was
 	cancel   context.CancelFunc // for rpc.cancel; under c.mu
 }
 
@@ -68,7 +69,9 @@ func (a *asked) end(frame []byte, wait bool) error {
 	delete(c.serving, a.id)
 	c.work++ // until it is sent
 	c.mu.Unlock()
-	err := c.respond(a.all, a.id, frame, a.reserved, wait)
+	under := a.under
+	a.under = nil
+	err := c.respond(a.all, a.id, frame, a.reserved, under, wait)
 	recycle(frame)
 	c.finish()
 	return err
@@ -166,7 +169,7 @@ func (a *asked) noMethod(err error) {
 // fail answers with an error of JSON-RPC what is no request.
 func (c *conn) fail(all *answers, id string, code int, err error) {
 	frame := appendFailure(buffer(), id, code, err)
-	c.respond(all, id, frame, 0, false)
+	c.respond(all, id, frame, 0, nil, false)
 	recycle(frame)
 }
 
@@ -193,8 +196,8 @@ func (all *answers) fits(n int, c *conn) bool {
 	return len(all.buf)+n <= frameLimit(c.max)
 }
 
-// add adds the response to id. It returns all of them once the batch is complete, else nil.
-func (all *answers) add(id string, frame []byte, c *conn) []byte {
+// add adds the response to id. It returns all of them once the batch is complete, else it leaves under and returns nil.
+func (all *answers) add(id string, frame []byte, under *limit, c *conn) []byte {
 	all.mu.Lock()
 	defer all.mu.Unlock()
 	if frame != nil {
@@ -212,18 +215,19 @@ func (all *answers) add(id string, frame []byte, c *conn) []byte {
 	}
 	all.left--
 	if all.left > 0 || len(all.buf) == 0 {
+		under.leave()
 		return nil
 	}
 	return append(all.buf, ']')
 }
 
-// respond sends the response to id, which is copied, or adds it to its batch, and gives back what was reserved for it. A
-// nil frame ends the batch itself.
-func (c *conn) respond(all *answers, id string, frame []byte, reserved int, wait bool) error {
+// respond sends the response to id, which is copied, or adds it to its batch, and gives back what was reserved for it,
+// and its place under a limit before the peer can know. A nil frame ends the batch itself.
+func (c *conn) respond(all *answers, id string, frame []byte, reserved int, under *limit, wait bool) error {
 	if all == nil {
 		defer c.unsent.Add(-int64(reserved))
 	} else {
-		whole := all.add(id, frame, c)
+		whole := all.add(id, frame, under, c)
 		unsent := c.unsent.Add(-int64(reserved))
 		if unsent/2 > c.mostUnsent() { // replies alone cannot be so many
 			c.cut(transport.Errorf(transport.CodeResourceExhausted, "too many batches are under way"))
@@ -235,9 +239,10 @@ func (c *conn) respond(all *answers, id string, frame []byte, reserved int, wait
 		defer c.unsent.Add(-int64(len(whole) - 1)) // without the last bracket
 	}
 	if !wait {
+		under.leave()
 		return c.post(frame, false)
 	}
-	return c.send(context.Background(), frame, false)
+	return c.sendUnder(under, frame, false)
 }
 
 // cancelRequest ends the context of a request of the peer's.

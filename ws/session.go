@@ -52,7 +52,12 @@ func (l *limit) enter(limit int) bool {
 	return false
 }
 
-func (l *limit) leave() { l.n.Add(-1) }
+// leave uncounts one, unless l is nil.
+func (l *limit) leave() {
+	if l != nil {
+		l.n.Add(-1)
+	}
+}
 
 var errTooMany error = &transport.Error{Code: transport.CodeResourceExhausted, Reason: transport.ReasonNotSent,
 	Message: "too many operations are under way on this connection"}
@@ -196,10 +201,20 @@ func (v *session) brief(q *fields, a *asked, inline bool, do func(v *session, ct
 		ctx, cancel = context.WithCancel(ctx)
 	}
 	a.cancelable(cancel)
+	if a != nil {
+		a.under = &v.under.calls
+	}
 	v.wg.Add(1)
 	f := func() {
 		defer v.wg.Done()
-		defer v.leave(&v.under.calls)
+		defer v.finish()
+		defer func() {
+			if a == nil {
+				v.under.calls.leave()
+			} else {
+				a.under.leave() // it was not answered: runtime.Goexit
+			}
+		}()
 		defer cancel()
 		do(v, ctx, a)
 	}
@@ -220,12 +235,6 @@ func (v *session) enter(l *limit, limit int) error {
 	return nil
 }
 
-// leave uncounts it.
-func (v *session) leave(l *limit) {
-	l.leave()
-	v.finish()
-}
-
 // open opens a stream at the server's transport for one that the client has opened.
 func (v *session) open(f *fields, a *asked) {
 	if a == nil {
@@ -235,7 +244,7 @@ func (v *session) open(f *fields, a *asked) {
 		a.done(err)
 		return
 	}
-	s, err := v.accept(v.context(), f, func() { v.leave(&v.under.streams) })
+	s, err := v.accept(v.context(), f, &v.under.streams, v.finish)
 	if err != nil {
 		a.done(err)
 		return
@@ -244,9 +253,9 @@ func (v *session) open(f *fields, a *asked) {
 		in := s.Incoming()
 		out, err := v.s.t.Open(in.Context(), in.Topic(), in.Header())
 		if err != nil {
-			a.done(err)
 			s.Cut(err)
-			s.over()
+			s.over() // before the client can know
+			a.done(err)
 			return
 		}
 		a.done(nil)
@@ -291,7 +300,8 @@ func (v *session) receive(method string, f *fields, a *asked) {
 		v.feeds.Lock()
 		delete(v.feeds.m, d.sub)
 		v.feeds.Unlock()
-		v.leave(&v.under.subscriptions)
+		d.leave()
+		v.finish()
 	})
 }
 

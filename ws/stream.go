@@ -2,6 +2,7 @@ package ws
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"github.com/intermodal-go/intermodal/transport"
@@ -13,8 +14,9 @@ type stream struct {
 	*wire.Stream
 	c     *conn
 	id    uint64
-	mine  bool   // the opening end
-	after func() // accepting end only: called once it is over
+	mine  bool                  // the opening end
+	after func()                // accepting end only: called once it is over
+	under atomic.Pointer[limit] // left before the peer can know that it is over
 }
 
 // open opens a stream at the peer, for its accept if sub is not 0, and waits until that has it.
@@ -99,6 +101,7 @@ func (s *stream) over() {
 	}
 	s.c.mu.Unlock()
 	if known {
+		s.under.Swap(nil).leave()
 		s.c.finish()
 		if s.after != nil {
 			s.after()
@@ -106,18 +109,20 @@ func (s *stream) over() {
 	}
 }
 
-// accept makes a stream of what f opens. The values of base are its context's. after is called once it is over, also if
-// there is an error.
-func (c *conn) accept(base context.Context, f *fields, after func()) (*stream, error) {
+// accept makes a stream of what f opens. The values of base are its context's. after is called, and the limit left, once
+// it is over, also if there is an error.
+func (c *conn) accept(base context.Context, f *fields, under *limit, after func()) (*stream, error) {
 	h, err := f.streamHeader()
 	if err == nil {
 		err = transport.CheckTopic(f.topic)
 	}
 	if err != nil {
+		under.leave()
 		after()
 		return nil, err
 	}
 	s := &stream{c: c, id: f.stream, after: after}
+	s.under.Store(under)
 	s.Stream = wire.NewIncoming(base, s, &wire.StreamOptions{MaxBytes: c.max, Topic: f.topic, Header: h, Timeout: f.timeout})
 	c.mu.Lock()
 	if f.stream%2 == c.lastStream%2 {
@@ -128,6 +133,7 @@ func (c *conn) accept(base context.Context, f *fields, after func()) (*stream, e
 	c.mu.Unlock()
 	if err != nil {
 		s.Cut(err)
+		under.leave()
 		after()
 		return nil, err
 	}
@@ -229,9 +235,11 @@ func (s *stream) SendCancel() {
 func (s *stream) SendEnd(trailer transport.Header, err error, wait bool) error {
 	frame := append(appendProblem(appendHeader(s.begin("rpc.end"), trailer), err), closing...)
 	var failed error
+	under := s.under.Swap(nil)
 	if wait {
-		failed = s.c.send(context.Background(), frame, true)
+		failed = s.c.sendUnder(under, frame, true)
 	} else {
+		under.leave()
 		failed = s.c.post(frame, true)
 	}
 	recycle(frame)

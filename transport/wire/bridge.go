@@ -9,7 +9,7 @@ import (
 // Bridge joins a stream that came in to one that was opened for it, so that each end has what the other end of the other
 // sends: items, the end of each side, header, trailer, errors. It returns when both are over, and nothing is left behind.
 func Bridge(in transport.Incoming, out transport.Stream) {
-	up := make(chan struct{})
+	up, refused := make(chan struct{}), make(chan error, 1)
 	go func() {
 		defer close(up)
 		for {
@@ -22,12 +22,21 @@ func Bridge(in transport.Incoming, out transport.Stream) {
 				out.Close()
 				return
 			}
-			if out.Send(m) != nil {
+			switch err := out.Send(m); {
+			case err == io.EOF:
 				return // the other direction knows why
+			case err != nil: // perhaps the item's fault: the other end does not know of it
+				refused <- err
+				out.Close()
+				return
 			}
 		}
 	}()
 	err := down(in, out)
+	select {
+	case err = <-refused:
+	default:
+	}
 	if in.Context().Err() != nil { // which has closed out
 		err = in.Context().Err()
 	}

@@ -14,8 +14,8 @@ import (
 // The item that fills it may be larger than what is left.
 const StreamWindow = 256 << 10
 
-// StreamItemSize is what m takes of a [StreamWindow]: its Size and 128 bytes.
-func StreamItemSize(m *transport.Message) int { return m.Size() + 128 }
+// StreamItemSize is what m takes of a [StreamWindow]: its Size, without the topic, which does not cross, and 128 bytes.
+func StreamItemSize(m *transport.Message) int { return m.Header.Size() + len(m.Body) + 128 }
 
 // A StreamSender carries what a [Stream] says to its other end. The methods are safe for concurrent use. SendCredit,
 // SendHeader and SendEOF are called with the Stream locked, so that they are in order: they must not block nor use it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/intermodal-go/intermodal/transport"
+	"github.com/intermodal-go/intermodal/transport/mem"
 	"github.com/intermodal-go/intermodal/transport/wire"
 )
 
@@ -319,5 +321,31 @@ func TestBacklog(t *testing.T) {
 		require.Len(t, w.sent, 1, "ended once")
 		require.ErrorIs(t, b.Push(s, func() { t.Error("not taken") }), transport.CodeUnavailable)
 		require.NoError(t, got.End(nil), "who has a stream goes on")
+	})
+}
+
+// An item that the other transport does not take ends a bridged stream.
+func TestBridgeRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bus := mem.New(nil)
+		defer bus.Close()
+		l, err := bus.Accept(t.Context(), "x")
+		require.NoError(t, err)
+		defer l.Close()
+		out, err := bus.Open(t.Context(), "x", nil)
+		require.NoError(t, err)
+		_, s, in := accepted(t, &wire.StreamOptions{MaxBytes: 8 << 20})
+		done := make(chan struct{})
+		go func() { defer close(done); wire.Bridge(in, out) }()
+		require.NoError(t, s.Item(&transport.Message{Body: []byte(strings.Repeat("x", 2<<20))}))
+		synctest.Wait()
+		select {
+		case <-done:
+		default:
+			t.Error("the bridge hangs")
+		}
+		s.Cut(transport.CodeUnavailable)
+		out.Close()
+		<-done
 	})
 }

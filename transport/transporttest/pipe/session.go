@@ -161,9 +161,9 @@ func (v *session) serveBrief(f *frame, serve func(context.Context) (*transport.M
 // serveStream opens a stream at the server's transport for one that the client has opened.
 func (v *session) serveStream(f *frame) error {
 	s := v.accept(v.ctx, f)
+	s.under = v.streams
 	err := v.admit(f, s)
 	v.wg.Go(func() {
-		defer v.streams.leave()
 		in := s.Incoming()
 		out, err := v.s.t.Open(in.Context(), f.Topic, f.Header)
 		if err != nil {

@@ -11,8 +11,9 @@ import (
 // A stream is one end of a stream: the operation that brings it frames, and its wire.StreamSender.
 type stream struct {
 	*wire.Stream
-	c  *conn
-	id uint64
+	c     *conn
+	id    uint64
+	under limit // of those that the client has opened; nil: none
 }
 
 // open opens a stream at the peer with f and waits until that has it.
@@ -87,6 +88,9 @@ func (s *stream) SendCancel() { s.c.post(&frame{Type: "stop", ID: s.id}) }
 
 // SendEnd implements [wire.StreamSender].
 func (s *stream) SendEnd(trailer transport.Header, err error, wait bool) error {
+	if s.under != nil {
+		s.under.leave() // before the client can know
+	}
 	if wait {
 		return s.c.finish(s.id, &frame{Header: trailer, Error: publicError(err)})
 	}
