@@ -169,7 +169,9 @@ type Client struct {
 	ctx    context.Context // until Close; the links live longer, so that what runs can end in order
 	cancel context.CancelFunc
 
-	closing atomic.Bool // nothing can be begun
+	closing atomic.Bool     // nothing can be begun
+	opening context.Context // ends then: what is being begun is given up
+	shut    context.CancelFunc
 	mu      sync.Mutex
 	running map[running]struct{}
 }
@@ -219,15 +221,21 @@ func Dial(ctx context.Context, url string, o *Options) (*Client, error) {
 		}
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.opening, c.shut = context.WithCancel(c.ctx)
 	c.publish, c.consume, c.stream = newLink(c, "publish"), newLink(c, "consume"), newLink(c, "stream")
 	c.topology = newTopology(c)
 	c.caller = newCaller(c)
 	c.pub = newPublisher(c, c.publish)
 	err := c.publish.connect(ctx)
-	if err == nil { // foreign programs find the exchange; what cannot be declared is better known now
+	for attempt, ready := 1, false; err == nil && !ready; attempt++ {
+		// Foreign programs find the exchange; what cannot be declared is better known now.
 		var s *session
-		if s, err = c.publish.session(ctx); err == nil {
-			err = c.topology.prepare(ctx, s)
+		if s, err = c.publish.session(ctx); err != nil {
+			break
+		}
+		err = c.topology.prepare(ctx, s)
+		if ready = err == nil; brokerFailed(err) && attempt < 3 { // it has closed the connection, which is made again
+			err = sleep(ctx, again.Delay(attempt))
 		}
 	}
 	if err != nil {
@@ -237,6 +245,13 @@ func Dial(ctx context.Context, url string, o *Options) (*Client, error) {
 	}
 	c.pub.begin()
 	return c, nil
+}
+
+// brokerFailed reports whether err is an error inside of the broker, as when it is asked to declare a stream while it deletes
+// others (RabbitMQ 3.10): the next attempt may be good.
+func brokerFailed(err error) bool {
+	var e *amqp.Error
+	return errors.As(err, &e) && e.Code == amqp.InternalError
 }
 
 // links are the connections, one for each role.
@@ -265,6 +280,7 @@ func (c *Client) close() (rs []running) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closing.Store(true)
+	c.shut()
 	for r := range c.running {
 		rs = append(rs, r)
 	}

@@ -3,6 +3,7 @@ package amqpx_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -85,4 +86,40 @@ func errorFree(t *testing.T, err error) bool {
 		t.Error(err)
 	}
 	return err == nil
+}
+
+// TestCloseWhileBeginning: Close and Shutdown end what is being begun and waits for a connection.
+func TestCloseWhileBeginning(t *testing.T) {
+	t.Parallel()
+	for name, begin := range map[string]func(c *amqpx.Client) error{
+		"broadcast": func(c *amqpx.Client) error { _, err := c.Subscribe(context.Background(), "a"); return err },
+		"history":   func(c *amqpx.Client) error { _, err := c.Subscribe(context.Background(), "h"); return err },
+		"group": func(c *amqpx.Client) error {
+			_, err := c.Subscribe(context.Background(), "a", transport.Group("g"))
+			return err
+		},
+		"respond": func(c *amqpx.Client) error { _, err := c.Respond(context.Background(), "a"); return err },
+	} {
+		for _, inOrder := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, " ", inOrder), func(t *testing.T) {
+				t.Parallel()
+				cutter := newCutter()
+				var w watcher
+				c := dialed(t, amqpx.Options{Dial: cutter.dial, History: []amqpx.History{{Topics: "h"}}, OnState: w.see,
+					Backoff: transport.Backoff{Min: time.Millisecond, Max: 10 * time.Millisecond}})
+				cutter.refuse(true)
+				begun := make(chan error, 1)
+				go func() { begun <- begin(c) }()
+				waitFor(t, func() bool { return len(w.of("consume"))+len(w.of("stream"))+len(w.of("call")) > 0 })
+				began := time.Now()
+				if inOrder {
+					require.NoError(t, c.Shutdown(t.Context()))
+				} else {
+					require.NoError(t, c.Close())
+				}
+				require.ErrorIs(t, <-begun, transport.CodeUnavailable)
+				require.Less(t, time.Since(began), 5*time.Second)
+			})
+		}
+	}
 }

@@ -77,8 +77,14 @@ const maxPrefetch = 1<<16 - 1
 func (c *Client) startConsumer(ctx context.Context, f feed) (*consumer, error) {
 	k := &consumer{c: c, f: f, name: transport.NewID(), done: make(chan struct{}), wake: make(chan struct{}, 1),
 		open: map[uint64]struct{}{}}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(c.opening, cancel)() // Close and Shutdown wait for what was begun
 	deliveries, err := k.attach(ctx)
 	if err != nil {
+		if c.opening.Err() != nil {
+			err = errClosed
+		}
 		return nil, err
 	}
 	k.ctx, k.cancel = context.WithCancel(c.ctx)

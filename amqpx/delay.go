@@ -31,16 +31,20 @@ const (
 )
 
 // delayed readies out to arrive at its topic after delay: it declares the level and changes out's exchange. Its ttl
-// begins then. The delay is at most 30 days, and may be longer by a tenth.
+// begins then, counted from when it is written: that may take a while. The delay is at most 30 days, and may be longer by a tenth.
 func (t *topology) delayed(ctx context.Context, out *outgoing, delay time.Duration) error {
 	if delay > maxDelay {
 		return transport.Errorf(transport.CodeUnimplemented, "a delay of more than 30 days")
 	}
-	level, err := t.level(ctx, levelDelay, roundUp(delay, 2))
+	delay = roundUp(delay, 2)
+	level, err := t.level(ctx, levelDelay, delay)
 	if err != nil {
 		return err
 	}
 	out.exchange = level
+	if out.msg.Headers[ownTime] != nil {
+		out.delay = delay
+	}
 	delete(out.msg.Headers, transport.HeaderDelay) // it will be served by then: a bridge must not do it again
 	return nil
 }

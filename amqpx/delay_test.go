@@ -96,6 +96,32 @@ func TestDelayThenTTL(t *testing.T) {
 	nothing(t, s)
 }
 
+// TestDelayRoundedTTL: the ttl of a delayed message begins with its arrival, though that is later than asked for.
+func TestDelayRoundedTTL(t *testing.T) {
+	t.Parallel()
+	c := dialed(t, amqpx.Options{})
+	s := subscribed(t, c, "later", transport.Group("g"))
+	require.NoError(t, c.Publish(t.Context(), &transport.Message{Topic: "later",
+		Header: delayed(1010*time.Millisecond, 80*time.Millisecond), Body: []byte("1")}))
+	require.Equal(t, "1", string(next(t, s).Body))
+}
+
+// TestDelayOutageTTL: neither does an outage before it is written count.
+func TestDelayOutageTTL(t *testing.T) {
+	t.Parallel()
+	ns := "t" + transport.NewID()
+	cutter := newCutter()
+	s := subscribed(t, dialed(t, amqpx.Options{Namespace: ns}), "later", transport.Group("g"))
+	c := dialed(t, amqpx.Options{Namespace: ns, Dial: cutter.dial, Backoff: transport.Backoff{Min: time.Millisecond, Max: 10 * time.Millisecond}})
+	cutter.refuse(true)
+	cutter.cut()
+	back := time.AfterFunc(1500*time.Millisecond, func() { cutter.refuse(false) })
+	defer back.Stop()
+	require.NoError(t, c.Publish(t.Context(), &transport.Message{Topic: "later",
+		Header: delayed(100*time.Millisecond, time.Second), Body: []byte("1")}))
+	require.Equal(t, "1", string(next(t, s).Body))
+}
+
 // TestDelayTooLong is refused, not shortened.
 func TestDelayTooLong(t *testing.T) {
 	c := dialed(t, amqpx.Options{})

@@ -328,6 +328,7 @@ func TestKill(t *testing.T) {
 	waitFor(t, func() bool { return y.confirmed() > 500 })
 	y.cut()
 	require.NoError(t, node.Kill())
+	y.cut() // what began meanwhile was in flight too
 	atKill := y.confirmed()
 	require.NoError(t, node.Restart(t.Context()))
 	waitFor(t, func() bool { return y.confirmed() > atKill+500 })

@@ -223,7 +223,9 @@ func (m *member) retry(tag uint64, h *held, err error) error {
 	} else {
 		wait = roundUp(transport.Backoff{}.Delay(h.attempt), 1)
 	}
+	m.mu.Lock()
 	h.attempt++
+	m.mu.Unlock()
 	if m.g.ordered {
 		if m.hold(tag, h, min(wait, maxHold)) {
 			return nil
@@ -251,10 +253,8 @@ func (m *member) hold(tag uint64, h *held, wait time.Duration) bool {
 	h.deadline, h.due = time.Time{}, time.Now().Add(wait)
 	h.timer = time.AfterFunc(wait, func() {
 		m.mu.Lock()
-		ok := h.timer != nil && m.held[tag] == h
-		h.timer = nil
-		m.mu.Unlock()
-		if ok {
+		defer m.mu.Unlock()
+		if h.stop() && m.held[tag] == h { // else close or lost was first; they do not come in between either
 			m.Push(&wire.Item{Message: h.m, Attempt: h.attempt, Tag: tag, Deadline: never})
 		}
 	})
@@ -301,7 +301,14 @@ func (m *member) failed(tag uint64, h *held, wait time.Duration, err error) erro
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.held[tag] == h {
-		h.timer = time.AfterFunc(wait, func() { m.nack(tag) })
+		h.timer = time.AfterFunc(wait, func() {
+			m.mu.Lock()
+			ok := h.stop()
+			m.mu.Unlock()
+			if ok {
+				m.nack(tag)
+			}
+		})
 	}
 	return err
 }
@@ -328,9 +335,9 @@ func (m *member) outgoing(h *held) *outgoing {
 
 // lost forgets what the connection had brought: the broker delivers it again.
 func (m *member) lost() {
-	m.Resume()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.Resume() // what hold pushes comes before, or not at all
 	m.expire()
 	m.lease()
 	for _, h := range m.held {
@@ -341,11 +348,15 @@ func (m *member) lost() {
 	clear(m.held)
 }
 
-// stop stops the timer, and reports whether that was in time.
+// stop ends the wait, and reports whether there was one: what was to be done after it is then up to the caller, since a timer
+// that has fired finds none. Under mu.
 func (h *held) stop() bool {
-	stopped := h.timer != nil && h.timer.Stop()
+	if h.timer == nil {
+		return false
+	}
+	h.timer.Stop()
 	h.timer = nil
-	return stopped
+	return true
 }
 
 // ended is the end of the consumer.

@@ -43,7 +43,8 @@ type publisher struct {
 // outgoing is a message to be published.
 type outgoing struct {
 	exchange, key string
-	mandatory     bool // it must reach a queue
+	mandatory     bool          // it must reach a queue
+	delay         time.Duration // after which its ttl begins; 0: it has none, or begins at once
 	msg           amqp.Publishing
 }
 
@@ -174,7 +175,11 @@ func (p *publisher) poke() {
 }
 
 // inFlight is how many publishes are pending.
-func (p *publisher) inFlight() int { return len(p.slots) }
+func (p *publisher) inFlight() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.queue.n + p.flight.n
+}
 
 // end ends pd with err. p.mu is held.
 func (p *publisher) end(pd *pending, err error) {
@@ -346,6 +351,9 @@ func (p *publisher) writeAll(ch *channel, batch []*pending) bool {
 	ch.session.socket.cork()
 	for ; n < len(batch) && err == nil; n++ {
 		o := batch[n].out
+		if o.delay > 0 {
+			o.msg.Headers[ownTime] = time.Now().Add(o.delay).UnixMilli()
+		}
 		confirms[n], err = ch.PublishWithDeferredConfirm(o.exchange, o.key, o.mandatory, false, o.msg)
 	}
 	// The library knows that a connection has ended before it says so of its channels.

@@ -328,11 +328,11 @@ func TestPublishOutage(t *testing.T) {
 func TestPublishUnknown(t *testing.T) {
 	p := newTap(t, nil)
 	relay := amqptest.NewRelay(t, amqptest.URL(t))
-	c := p.client(relay.URL(), amqpx.Options{ConfirmTimeout: 200 * time.Millisecond,
-		MethodTimeout: 500 * time.Millisecond})
+	c := p.client(relay.URL(), amqpx.Options{ConfirmTimeout: 2 * time.Second,
+		MethodTimeout: 5 * time.Second})
 	require.NoError(t, c.Publish(t.Context(), &transport.Message{Topic: "a"}))
 	relay.Stall()
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond) // in which it is written
 	defer cancel()
 	err := c.Publish(ctx, &transport.Message{ID: "1", Topic: "a"})
 	require.ErrorIs(t, err, context.DeadlineExceeded)
@@ -390,6 +390,7 @@ func TestPublishEnd(t *testing.T) {
 
 	relay.Refuse()
 	c = p.client(amqptest.URL(t), amqpx.Options{Dial: slowly(t, 300*time.Millisecond)})
+	time.Sleep(300 * time.Millisecond) // from then on it is slow
 	go func() { sent <- c.PublishAll(t.Context(), numbered(1, 100)...) }()
 	require.Eventually(t, func() bool { return c.Stats().InFlight == 100 }, 5*time.Second, time.Millisecond)
 	require.NoError(t, c.Close())

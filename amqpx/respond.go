@@ -270,10 +270,10 @@ func (r *responder) Close() (err error) {
 		last := !r.others
 		r.mu.Unlock()
 		err = r.Inbox.Close()
+		r.reassure() // callers that find the queue gone give up calls of which they have not heard
 		if last {
 			r.empty(ctx)
 		}
-		r.reassure()
 		r.linger.Go(func() {
 			tick := time.NewTicker(workingEvery)
 			defer tick.Stop()

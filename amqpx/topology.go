@@ -240,6 +240,9 @@ func (t *topology) group(ctx context.Context, topic string, so transport.Subscri
 		if err = t.declareGroup(ctx, topic, want); err == nil {
 			return want, nil
 		}
+		if t.c.opening.Err() != nil {
+			return want, errClosed
+		}
 		if permanent(err) {
 			err = t.learn(&want, so, err)
 		} else if end := sleep(ctx, again.Delay(attempt)); end == nil {
