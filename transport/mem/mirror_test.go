@@ -3,7 +3,6 @@ package mem_test
 import (
 	"context"
 	"io"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -45,7 +44,6 @@ func TestMirrorClosesWhileItsUpstreamRefuses(t *testing.T) {
 type late struct {
 	transport.Subscription
 	more chan *transport.Delivery
-	once sync.Once
 }
 
 func (l *late) Next(ctx context.Context) (*transport.Delivery, error) {

@@ -287,7 +287,7 @@ func TestStreamSizes(t *testing.T) {
 func TestBacklog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := wire.NewBacklog()
-		w, s, in := accepted(t, nil)
+		_, s, in := accepted(t, nil)
 		active := false
 		require.NoError(t, b.Push(s, func() { active = true }))
 		require.True(t, active)
@@ -295,7 +295,7 @@ func TestBacklog(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, in, got)
 
-		w, s, _ = accepted(t, nil)
+		w, s, _ := accepted(t, nil)
 		require.NoError(t, b.Push(s, func() {}))
 		s.Cancel()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
