@@ -31,7 +31,8 @@ const (
 )
 
 // delayed readies out to arrive at its topic after delay: it declares the level and changes out's exchange. Its ttl
-// begins then, counted from when it is written: that may take a while. The delay is at most 30 days, and may be longer by a tenth.
+// begins then, counted from when it is written: that may take a while. The delay is at most 30 days, and may be longer by
+// a tenth.
 func (t *topology) delayed(ctx context.Context, out *outgoing, delay time.Duration) error {
 	if delay > maxDelay {
 		return transport.Errorf(transport.CodeUnimplemented, "a delay of more than 30 days")

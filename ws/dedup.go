@@ -3,6 +3,7 @@ package ws
 import (
 	"hash/maphash"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -15,12 +16,12 @@ const (
 // A window remembers which events were accepted of late, so that one that a client sends again, because the answer was
 // lost with its connection, is not published twice.
 type window struct {
-	seed maphash.Seed
+	seed   maphash.Seed
+	resent atomic.Uint64 // events that were sent again; changed under mu
 
 	mu     sync.Mutex
 	new    map[uint64]event
 	old    map[uint64]event
-	resent uint64                   // events that were sent again
 	since  time.Time                // when new was begun
 	waited map[uint64]chan struct{} // closed when the event is done
 }
@@ -49,8 +50,7 @@ func (w *window) begin(key uint64, again bool) {
 	}
 	var e event
 	if again {
-		w.resent++
-		e.again = w.resent
+		e.again = w.resent.Add(1)
 	}
 	w.new[key] = e
 }
@@ -94,14 +94,13 @@ func (w *window) seen(key uint64) (done bool, wait <-chan struct{}) {
 }
 
 // now is a point in time for overtaken.
-func (w *window) now() uint64 {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.resent
-}
+func (w *window) now() uint64 { return w.resent.Load() }
 
 // overtaken reports whether the event was sent again after then, and begun: what came first has waited for longer.
 func (w *window) overtaken(key, then uint64) bool {
+	if w.resent.Load() == then {
+		return false // as nearly always
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	e, known := w.new[key]

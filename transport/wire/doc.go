@@ -1,6 +1,6 @@
 // Package wire is for those who implement protocols: what package transport says in Go, said in HTTP, JSON-RPC, AMQP and
-// CloudEvents. It does no I/O of its own but for reading and writing the HTTP bodies it is given, and leaves no goroutine behind.
-// All functions are safe for concurrent use, and decoders take whatever a peer may send without panicking.
+// CloudEvents. It does no I/O of its own but for reading and writing the HTTP bodies it is given, and leaves no goroutine
+// behind. All functions are safe for concurrent use, and decoders take whatever a peer may send without panicking.
 //
 //   - Codes: [HTTPStatus], [RPCCode], [CloseCode], [AMQPOutcomeOf] and their reverses.
 //   - Errors: [AppendProblem] and [ParseProblem]; [WriteProblem] and [ErrorFrom] over HTTP.
